@@ -1,0 +1,59 @@
+# make demo   train on the built-in toy roads, reconstruct, ablate, draw: outputs/demo/report.html
+# make test   format, lint, unit tests, every notebook, the report in a browser
+# make lab    JupyterLab          make lint   format and lint only          make bench   speed and memory
+# Each sets up .venv first, with the pinned requirements.txt; needs Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
+export MPLBACKEND := Agg
+DEMO := -f params/demo.yaml
+
+.PHONY: demo test lab lint bench env clean
+env: $(VENV)/installed
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tok1d needs Python 3.11 or newer: type make PYTHON=python3.12 …"; exit 1; }
+	@echo "== setting up $(VENV): 180 pinned packages, some minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: env
+	@echo "== 1/5 training: an elastic tokenizer of 1 … 64 tokens, then a fixed one of 16"
+	@tok1d run notebooks/train.ipynb $(DEMO) -p run=elastic-64
+	@tok1d run notebooks/train.ipynb $(DEMO) -p run=fixed-16 -p elastic=false -p num_latent_tokens=16
+	@echo "== 2/5 reconstructing"
+	@tok1d run notebooks/reconstruct.ipynb -p sweep=demo -p run=elastic-64
+	@tok1d run notebooks/reconstruct.ipynb -p sweep=demo -p run=fixed-16
+	@echo "== 3/5 quality against token count"
+	@tok1d run notebooks/ablation.ipynb -p sweep=demo
+	@echo "== 4/5 figures"
+	@tok1d run notebooks/figures.ipynb -p sweep=demo
+	@echo "== 5/5 report"
+	@tok1d report outputs/demo
+	@echo "figures: outputs/demo/figures/    runs: outputs/demo/elastic-64/ outputs/demo/fixed-16/"
+	@echo "open outputs/demo/report.html"
+
+test: lint
+	@echo "== tests: units, notebooks through the runner, report and JupyterLab in Chromium if there is one"
+	@python -m pytest --durations=10
+	@echo "all passed"
+
+lint: env
+	@echo "== format and lint, notebooks too"
+	@ruff format --check .
+	@ruff check .
+	@nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
+
+lab: env
+	@jupyter lab notebooks/reconstruct.ipynb
+
+bench: env
+	@python -m tok1d.bench
+
+clean:
+	rm -rf $(VENV) outputs/demo outputs/.cache

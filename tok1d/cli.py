@@ -1,0 +1,98 @@
+"""The command line: `tok1d run | report | params`. Heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tok1d.config import NOTEBOOKS, ConfigError, fields, read_params
+from tok1d.runs import RunError
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        args.function(args)
+    except (ConfigError, RunError) as error:
+        print(f"tok1d: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stdout = None
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "tok1d", description="A notebook-centric workbench for 1D image tokenization."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    run = commands.add_parser(
+        "run", help="run one notebook headless, with checked parameters, in its run folder"
+    )
+    run.add_argument("notebook", type=Path)
+    run.add_argument(
+        "-f", "--params-file", action="append", default=[], metavar="YAML", help="parameter file (repeatable)"
+    )
+    run.add_argument(
+        "-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter (repeatable)"
+    )
+    run.add_argument("--limit", type=float, metavar="SECONDS", help="interrupt the notebook after this long")
+    run.set_defaults(function=_run)
+
+    report = commands.add_parser(
+        "report", help="one offline HTML page from the executed notebooks of a sweep or run"
+    )
+    report.add_argument("folder", type=Path)
+    report.add_argument("-o", "--out", type=Path, help="default: FOLDER/report.html")
+    report.set_defaults(function=_report)
+
+    params = commands.add_parser("params", help="describe every parameter of a notebook")
+    params.add_argument("notebook", choices=sorted(NOTEBOOKS))
+    params.set_defaults(function=_params)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    from tok1d.notebooks import execute
+
+    params = read_params(*args.params_file)
+    for text in args.param:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"-p {text} has no value: type -p NAME=VALUE, such as -p steps=1000")
+        params[name.strip()] = value.strip()
+    execute(args.notebook, params, args.limit)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from tok1d.report import build_report
+
+    order = {name: i for i, name in enumerate(NOTEBOOKS)}
+    found = [*args.folder.glob("*/*.ipynb"), *args.folder.glob("*.ipynb")]
+    notebooks = [path for path in found if not path.name.startswith(".")]
+    if not notebooks:
+        raise RunError(
+            f"there is no executed notebook in {args.folder}: run one with 'tok1d run notebooks/train.ipynb'"
+        )
+    notebooks.sort(key=lambda path: (path.parent == args.folder, path.parent.name, order.get(path.stem, 99)))
+    out = build_report(
+        notebooks, args.out or args.folder / "report.html", title=f"tok1d · {args.folder.name}"
+    )
+    print(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _params(args: argparse.Namespace) -> None:
+    for cls in NOTEBOOKS[args.notebook]:
+        print(f"# {(cls.__doc__ or cls.__name__).splitlines()[0]}")
+        for name, field in fields(cls).items():
+            default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+            print(f"{name}: {'' if default == '' else default}  # {field.description}")
+        print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""Images as pixels: decoded once, kept as uint8 in a memory-mapped cache, cropped into batches.
+
+Every image is decoded and resized a single time, before training: bad files are found then, and no step waits
+for a JPEG. Which images, crops and mirrors make up step `s` is a pure function of (seed, s), so a resumed run
+sees what an uninterrupted one would have seen, on any number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tok1d.config import ConfigError, DataConfig
+from tok1d.images import Unreadable, centre_crop, random_crop_flip, resize
+from tok1d.sources import ATTRIBUTES, Source, find_sources
+
+CACHE_VERSION = 2  # changes with the resize rule
+
+
+@dataclass(frozen=True)
+class Images:
+    """Decoded images, shorter side = `size`. `fingerprint` is a hash over every file's content."""
+
+    size: int
+    names: list[str]
+    labels: list[dict[str, str]] | None
+    fingerprint: str
+    unreadable: dict[str, str]  # name -> why
+    shapes: list[tuple[int, int]]  # h, w
+    starts: list[int]  # where image i begins in `pixels`
+    pixels: np.ndarray  # uint8, flat, memory-mapped
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """uint8 [h, w, 3]."""
+        (h, w), start = self.shapes[i], self.starts[i]
+        return self.pixels[start : start + 3 * h * w].reshape(h, w, 3)
+
+    def centre(self, indices: Sequence[int]) -> Tensor:
+        """Centre crops, uint8 [B, 3, size, size]."""
+        return _stack([centre_crop(self[i], self.size) for i in indices])
+
+    def spread(self, count: int) -> list[int]:
+        """`count` indices, evenly over all images (all of them if there are fewer)."""
+        return np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
+
+    def batches(self, batch_size: int, limit: int = 0) -> Iterator[Tensor]:
+        """All centre crops in order (or the first `limit`), uint8 [≤ batch_size, 3, size, size] at a time."""
+        count = min(limit or len(self), len(self))
+        for start in range(0, count, batch_size):
+            yield self.centre(range(start, min(start + batch_size, count)))
+
+    def train_batch(self, step: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> Tensor:
+        """Process `rank`'s part of a batch: random crops and mirrors, uint8 [batch_size / world, 3, s, s].
+
+        Every epoch sees every image once; the ranks' parts, interleaved, are the batch of one process.
+        """
+        out = []
+        for position in range(step * batch_size + rank, (step + 1) * batch_size, world):
+            epoch, offset = divmod(position, len(self))
+            rng = np.random.default_rng((seed, 1, position))
+            out.append(random_crop_flip(self[_order(seed, epoch, len(self))[offset]], self.size, rng))
+        return _stack(out)
+
+
+_ORDERS: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The shuffled order of one epoch."""
+    key = (seed, epoch, count)
+    if key not in _ORDERS:
+        while len(_ORDERS) > 3:  # a batch can straddle two epochs
+            _ORDERS.pop(next(iter(_ORDERS)))
+        _ORDERS[key] = np.random.default_rng((seed, 0, epoch)).permutation(count)
+    return _ORDERS[key]
+
+
+def _stack(crops: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0 … 255 -> float 0 … 1."""
+    return images.float().div_(255)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float 0 … 1 -> uint8 0 … 255, clamped and rounded, as a saved PNG would be."""
+    return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def load_data(config: DataConfig, size: int, cache: str | Path) -> tuple[Images, Images]:
+    """The training and validation images at `size` pixels, through the cache folder. Raises `ConfigError`."""
+    train, val = find_sources(config, size)
+    return (
+        load_images(train, size, cache, config.max_unreadable),
+        load_images(val, size, cache, config.max_unreadable),
+    )
+
+
+def load_images(source: Source, size: int, cache: str | Path, max_unreadable: float = 0.01) -> Images:
+    """Decode a source into the cache, or open it there. Files that cannot be read are named and left out."""
+    folder = Path(cache) / _cache_key(source, size)
+    index = _complete(folder)
+    if index is None:
+        try:
+            _decode(source, size, folder)
+        except OSError as error:
+            why = f"the image cache {cache} cannot be written ({(error.strerror or str(error)).lower()})"
+            raise ConfigError(f"{why}: make room there, or type outputs=FOLDER on another disk") from None
+        index = _complete(folder)
+    _check_unreadable(index["unreadable"], len(source.names), source.where, max_unreadable)
+    pixels = np.memmap(folder / "pixels.u8", np.uint8, mode="r")
+    shapes = [tuple(shape) for shape in index["shapes"]]
+    starts = np.cumsum([0, *(3 * h * w for h, w in shapes)])[:-1].tolist()
+    labels = None
+    if source.labels:
+        by_name = dict(zip(source.names, source.labels, strict=True))
+        labels = [{k: by_name[name].get(k, "") for k in ATTRIBUTES} for name in index["names"]]
+    return Images(
+        size, index["names"], labels, index["fingerprint"], index["unreadable"], shapes, starts, pixels
+    )
+
+
+def _complete(folder: Path) -> dict[str, Any] | None:
+    """The index of a cache folder that is all there: a crash of the machine can cut files short."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        whole = (folder / "pixels.u8").stat().st_size == sum(3 * h * w for h, w in index["shapes"])
+    except (OSError, ValueError):
+        return None
+    return index if whole else None
+
+
+def _decode(source: Source, size: int, folder: Path) -> None:
+    """Write `pixels.u8` and `index.json` for a source; the folder appears only when it is complete."""
+    temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir(parents=True)
+    names, shapes, unreadable, content = [], [], {}, hashlib.sha256()
+
+    def decode(name: str) -> tuple[np.ndarray, str] | str:
+        try:
+            image, digest = source.read(name)
+            return resize(image, size), digest
+        except Unreadable as error:
+            return str(error)
+
+    try:
+        with open(temporary / "pixels.u8", "wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = zip(source.names, _ahead(pool, decode, source.names), strict=True)
+            progress = tqdm(
+                results, f"reading {source.where}", len(source.names), mininterval=5, unit="image"
+            )
+            for name, result in progress:
+                if isinstance(result, str):
+                    unreadable[name] = result
+                    continue
+                pixels, digest = result
+                out.write(pixels.tobytes())
+                names.append(name)
+                shapes.append(pixels.shape[:2])
+                content.update(f"{name}\0{digest}\n".encode(errors="surrogateescape"))
+        index = dict(names=names, shapes=shapes, unreadable=unreadable, fingerprint=content.hexdigest()[:16])
+        (temporary / "index.json").write_text(json.dumps(index))
+        if not names:
+            _check_unreadable(unreadable, len(source.names), source.where, 1.0)
+        _put(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put(temporary: Path, folder: Path) -> None:
+    """Rename into place, over what a crash left; another process may have been first with the same."""
+    if folder.exists() and _complete(folder) is None:
+        shutil.rmtree(folder)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if _complete(folder) is None:
+            raise
+
+
+def _ahead(pool: ThreadPoolExecutor, function, items: list[str], ahead: int = 64) -> Iterator:
+    """`map` in threads and in order that never holds more than `ahead` results in memory."""
+    futures = []
+    for item in items:
+        futures.append(pool.submit(function, item))
+        if len(futures) >= ahead:
+            yield futures.pop(0).result()
+    for future in futures:
+        yield future.result()
+
+
+def _check_unreadable(unreadable: dict[str, str], count: int, where: str, limit: float) -> None:
+    if not unreadable:
+        return
+    name, why = next(iter(unreadable.items()))
+    name, share = name.encode(errors="replace").decode(), len(unreadable) / count
+    first = f"{len(unreadable)} of {count} images of {where} cannot be read, the first is {name} ({why})"
+    if share == 1:
+        raise ConfigError(f"{first}: mend them, or type data=PATH of other images")
+    if share > limit:
+        enough = math.ceil(100 * share) / 100
+        raise ConfigError(f"{first}: mend or remove them, or type max_unreadable={enough} to go on without")
+    print(f"left out: {first}", flush=True)
+
+
+def _cache_key(source: Source, size: int) -> str:
+    """Changes with the list of images and with each file's size or modification time."""
+    key = hashlib.sha256(f"{CACHE_VERSION} {source.where} {size}\n".encode())
+    for name in source.names:
+        key.update(f"{name} {source.stamp(name)}\n".encode(errors="surrogateescape"))
+    return f"{size}px-{key.hexdigest()[:16]}"

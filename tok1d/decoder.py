@@ -1,0 +1,47 @@
+"""The decoder: tokens back to pixels, in one stage.
+
+A ViT over N mask tokens (one per patch, told apart by their positions) and the K tokens; the mask tokens'
+outputs become pixels, and a 3 × 3 convolution blends the seams between patches (TiTok's one-stage decoder,
+arXiv:2501.07730).
+"""
+
+from __future__ import annotations
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from tok1d.config import TokenizerConfig
+from tok1d.vit import VIT_SIZES, grid_positions, init_blocks
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: TokenizerConfig, code_dim: int):
+        super().__init__()
+        width, depth, heads = VIT_SIZES[config.decoder_size]
+        self.from_codes = nn.Linear(code_dim, width)
+        self.mask_tokens = nn.Parameter(grid_positions(config.grid, width))  # [N, D]
+        self.token_positions = nn.Parameter(torch.randn(config.num_latent_tokens, width))  # [K, D]
+        self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True) for _ in range(depth))
+        init_blocks(self.blocks)
+        self.norm = nn.LayerNorm(width)
+        self.to_pixels = nn.Sequential(
+            nn.Conv2d(width, 3 * config.patch_size**2, 1), nn.PixelShuffle(config.patch_size)
+        )
+        self.blend = nn.Conv2d(3, 3, 3, padding=1, padding_mode="replicate")
+        self.grid = config.grid
+        nn.init.zeros_(self.to_pixels[0].weight)  # start grey: random pixels would first have to be unlearned
+        nn.init.zeros_(self.to_pixels[0].bias)
+        nn.init.dirac_(self.blend.weight)
+        nn.init.zeros_(self.blend.bias)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """codes [B, k, code_dim], 1 ≤ k ≤ K -> images [B, 3, H, W], about 0 … 1, not clamped."""
+        B, k, _ = codes.shape
+        tokens = self.from_codes(codes) + self.token_positions[:k]  # [B, k, D]
+        x = torch.cat([self.mask_tokens.expand(B, -1, -1), tokens], dim=1)  # [B, N + k, D]
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x[:, : self.grid**2])  # [B, N, D]
+        x = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))  # [B, D, h, w]
+        return self.blend(self.to_pixels(x)) * 0.5 + 0.5

@@ -1,0 +1,279 @@
+"""A run is a folder, and the folder is the truth.
+
+    outputs/<sweep>/<run>/
+        params.yaml      every parameter, resolved          metrics.jsonl   one record each `log_every` steps
+        train.ipynb      the executed notebook              last.ckpt       to continue from
+        model/           config.json, model.safetensors     eval.json       numbers with their card
+        recon/           the shown images                   manifest.json   code, versions, data, hardware
+        done.json        written last: the run is finished
+
+Every file is written under a temporary name and renamed, so none is ever half a file. One process
+writes at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig, fields
+
+UNDER_RUNNER = "TOK1D_RUNNER"  # set by `tok1d run`, which promotes finished.json once the notebook is saved
+FREE_TO_CHANGE = {
+    "outputs",
+    "sweep",
+    "run",
+    "checkpoint_every",
+    "max_unreadable",
+    *fields(*NOTEBOOKS["reconstruct"]),
+}
+VERSIONS = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "accelerate",
+    "vector-quantize-pytorch",
+    "torchmetrics",
+    "numpy",
+)
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be used as asked; the message is one sentence that says what to do."""
+
+
+class Run:
+    """A run folder. `Run(path)` reads one; `Run.start(...)` makes or continues one."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @classmethod
+    def start(cls, *configs: Config) -> Run:
+        """The folder of a run with these parameters, new or to be continued. Raises `ConfigError` if it holds
+        another.
+        """
+        where = next(config for config in configs if isinstance(config, RunConfig)).folder
+        params = {name: value for config in configs for name, value in config.model_dump(mode="json").items()}
+        run = cls(where)
+        run.path.mkdir(parents=True, exist_ok=True)
+        if (run.path / "params.yaml").exists():
+            for name, old in run.params.items():
+                if name not in FREE_TO_CHANGE and name in params and params[name] != old:
+                    raise ConfigError(
+                        f"{run.path} was started with {name}={old}, not {params[name]}: "
+                        f"type another run=NAME, or delete that folder"
+                    )
+        run.write_text("params.yaml", yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
+        return run
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    # ---- reading ----
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return yaml.safe_load(self._read("params.yaml"))
+
+    @property
+    def done(self) -> bool:
+        """Finished; under the runner also when only the notebook's last save is missing."""
+        return (self / "done.json").exists() or (
+            UNDER_RUNNER in os.environ and (self / "finished.json").exists()
+        )
+
+    def config(self, cls: type[Config]) -> Config:
+        """The run's own parameters of one kind."""
+        return cls(**{name: value for name, value in self.params.items() if name in cls.model_fields})
+
+    @property
+    def cache(self) -> Path:
+        """Decoded images, shared by every run under the same `outputs`."""
+        return Path(self.params["outputs"]) / ".cache"
+
+    @property
+    def finished(self) -> Run:
+        """This run, if it is finished. Raises `RunError`."""
+        if not self.done:
+            raise RunError(
+                f"{self.path} is not a finished run: "
+                f"train it with 'tok1d run notebooks/train.ipynb -p run={self.name}'"
+            )
+        return self
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads(self._read("manifest.json"))
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        return json.loads(self._read("eval.json"))
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        path = self / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self / name).read_text()
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} has no {name}: train it first with 'tok1d run notebooks/train.ipynb'"
+            ) from None
+
+    # ---- writing ----
+
+    def write_text(self, name: str, text: str) -> None:
+        with replacing(self / name) as temporary:
+            temporary.write_text(text)
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    def log(self, record: dict[str, float]) -> None:
+        """Append to metrics.jsonl. Only numbers that a rerun repeats: no times."""
+        with open(self / "metrics.jsonl", "a") as out:
+            out.write(json.dumps(record) + "\n")
+
+    def keep_metrics(self, steps: int) -> None:
+        """Drop the records after `steps`: the steps there are about to be run again."""
+        kept = "".join(json.dumps(record) + "\n" for record in self.metrics_until(steps))
+        self.write_text("metrics.jsonl", kept)
+
+    def metrics_until(self, steps: int) -> list[dict[str, float]]:
+        path, records = self / "metrics.jsonl", []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # the line that was being written when the process was killed
+                break
+            if record["step"] > steps:
+                break
+            records.append(record)
+        return records
+
+    def write_manifest(self, data: dict[str, str], seconds: float) -> None:
+        """Code, versions, hardware, data fingerprints, seed, and wall time of training."""
+        facts = {"data": data, "seed": self.params["seed"], "train_seconds": round(seconds, 1)}
+        self.write_json("manifest.json", describe_environment() | facts)
+
+    def finish(self, **summary: Any) -> None:
+        """Mark the run as finished. Under `tok1d run` the mark counts once the executed notebook is saved
+        too.
+        """
+        if (self / "done.json").exists():
+            return
+        self.write_json("finished.json", summary | {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        if UNDER_RUNNER not in os.environ:
+            self.promote()
+
+    def promote(self) -> None:
+        os.replace(self / "finished.json", self / "done.json")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder alone; the lock goes with the process, however it ends. Raises `RunError` if it is
+        held.
+        """
+        with open(self / ".lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{self.path} is being trained by another process: wait for it, or type another run=NAME"
+                ) from None
+            yield
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; it becomes `path`, on disk and whole, when the block ends without an
+    error.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        if temporary.is_file():
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:
+    """The named runs, or every finished one below `folder`, by name. Raises `RunError` if there is none."""
+    if names:
+        runs = [Run(name if Path(name).exists() else Path(folder) / name) for name in names]
+    else:
+        runs = [Run(done.parent) for done in sorted(Path(folder).glob("*/done.json"))]
+    if not runs:
+        raise RunError(
+            f"there is no finished run in {folder}: train one with 'tok1d run notebooks/train.ipynb'"
+        )
+    return [run.finished for run in runs]
+
+
+def describe_environment() -> dict[str, Any]:
+    """The code, the versions and the hardware that a result came from."""
+    import torch  # here, so that 'tok1d run' answers at once for a finished run
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "git": git_commit(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in VERSIONS},
+        "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu},
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the code, with `+changes` when the work tree differs from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if dirty else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

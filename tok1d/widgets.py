@@ -1,0 +1,273 @@
+"""What moves in a notebook: a slider over token counts, and a training curve that draws itself.
+
+Both are safe in a headless papermill run (no `ipywidgets.Output`, no `interact`, nothing that waits for a
+front end), and neither needs a kernel once shown: the slider is linked in the browser, the curve is a PNG.
+"""
+
+import base64
+import html
+import io
+import time
+
+import ipywidgets
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tok1d.headless import headless, kernel_shell
+
+TILE = 128  # pixels: images with fewer rows are enlarged to about this
+WIDEST = 1040  # pixels: a composed picture wraps its images at this width
+GAP = 4  # pixels between two images
+GREY = (128, 128, 128, 255)  # labels: readable on a light and on a dark page
+
+
+# -------------------------------------------------------------------------------------------- token slider
+
+
+class TokenSlider(ipywidgets.VBox):
+    """Originals above their reconstructions, with a slider over the number of tokens.
+
+    originals: uint8 [M, H, W, 3], array or tensor.
+    reconstructions: {number of tokens: uint8 [M, H, W, 3]}, shown in ascending order.
+    captions: {number of tokens: text} such as "32 tokens · 512 bits · PSNR 22.1 dB"; default "32 tokens".
+    start: the token count shown first; default the middle one.
+    quality: WebP quality of the frames, 1 … 100.
+
+    In JupyterLab this is a widget linked in the front end, so it moves without a kernel. Where widgets do not
+    live (`tok1d report`, nbconvert) the same display carries `to_html()`, live offline in any browser.
+    Images with few rows are enlarged to about 128 (bicubic), those above 256 pixels reduced, and WebP loses a
+    little: for exact pixels look at the files of the run.
+
+    Raises ValueError when there is nothing to show, or shapes, dtype or token counts do not match.
+    """
+
+    def __init__(
+        self,
+        originals,
+        reconstructions: dict,
+        captions: dict[int, str] | None = None,
+        *,
+        start: int | None = None,
+        quality: int = 90,
+    ):
+        top = _images("originals", originals)
+        if not reconstructions:
+            raise ValueError("reconstructions is empty: give {num_tokens: uint8 images [M, H, W, 3]}.")
+        counts = sorted(reconstructions)
+        bottom = {n: _images(f"reconstructions[{n}]", reconstructions[n]) for n in counts}
+        for n, images in bottom.items():
+            if images.shape != top.shape:
+                raise ValueError(f"reconstructions[{n}] has shape {images.shape}, originals {top.shape}.")
+        if unknown := sorted(set(captions or {}) - set(counts)):
+            raise ValueError(f"captions has token counts {unknown} that reconstructions lacks ({counts}).")
+        start = counts[len(counts) // 2] if start is None else start
+        if start not in bottom:
+            raise ValueError(f"start={start} is not one of the token counts {counts}.")
+
+        self.counts, self.start, self.num_images = counts, counts.index(start), len(top)
+        self.captions = [(captions or {}).get(n, _tokens(n)) for n in counts]
+        self.frames = [_webp(compose(top, bottom[n], _tokens(n)), quality) for n in counts]
+        super().__init__(children=self._view())
+
+    def _view(self) -> list[ipywidgets.Widget]:
+        """A slider and a Stack of (caption, picture), linked by jslink: no kernel is needed to move it."""
+        slider = ipywidgets.SelectionSlider(
+            options=[(str(n), i) for i, n in enumerate(self.counts)], index=self.start, description="tokens",
+            style={"description_width": "initial"}, layout=ipywidgets.Layout(width="min(560px, 100%)"),
+        )  # fmt: skip
+        pages = [
+            ipywidgets.VBox([ipywidgets.HTML(f"<b>{html.escape(caption)}</b>"), _picture(frame)])
+            for caption, frame in zip(self.captions, self.frames, strict=True)
+        ]
+        stack = ipywidgets.Stack(pages, selected_index=self.start)
+        self._link = ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
+        return [slider, stack]
+
+    def to_html(self) -> str:
+        """One self-contained HTML element: a range input, its ticks, frames as data URIs, one line of script.
+
+        It uses no id and no global name, so any number of sliders can share a page.
+        """
+        last = max(1, len(self.counts) - 1)
+        frames = "".join(
+            f'<img src="data:image/webp;base64,{base64.b64encode(frame).decode()}" '
+            f'alt="{html.escape(caption)}"{"" if i == self.start else " hidden"}>'
+            for i, (caption, frame) in enumerate(zip(self.captions, self.frames, strict=True))
+        )
+        ticks = " ".join(
+            f'<span style="left:{100 * i / last:.2f}%">{n}</span>' for i, n in enumerate(self.counts)
+        )
+        return _HTML.format(
+            style=_STYLE, script=_SCRIPT, frames=frames, ticks=ticks,
+            start=self.start, max=len(self.counts) - 1, caption=html.escape(self.captions[self.start]),
+            width=min(560, 60 + 64 * len(self.counts)),
+        )  # fmt: skip
+
+    def _repr_mimebundle_(self, **kwargs) -> dict:
+        bundle = super()._repr_mimebundle_(**kwargs) or {}
+        counts = ", ".join(map(str, self.counts))
+        return bundle | {
+            "text/plain": f"TokenSlider({self.num_images} images, tokens {counts})",
+            "text/html": self.to_html(),
+        }
+
+
+_HTML = """<div class="tok1d-slider" role="group" aria-label="Reconstructions by number of tokens">
+<style>{style}</style>
+<label style="width:min({width}px,100%)"><b>tokens</b>
+<input type="range" min="0" max="{max}" step="1" value="{start}" autocomplete="off" aria-valuetext="{caption}"
+ oninput="{script}"><span class="ticks" aria-hidden="true">{ticks}</span></label>
+<output>{caption}</output>
+<div class="frames">{frames}</div></div>"""
+
+_SCRIPT = (
+    "const box=this.closest('.tok1d-slider'),all=box.querySelectorAll('.frames img'),now=all[+this.value];"
+    "all.forEach(f=>f.hidden=f!==now);box.querySelector('output').textContent=now.alt;"
+    "this.setAttribute('aria-valuetext',now.alt)"
+)
+
+# The thumb's middle travels from 8 px to (width - 8 px), so the ticks sit in a box inset by as much.
+_STYLE = """
+.tok1d-slider{margin:.5em 0;font-size:14px;line-height:1.4}
+.tok1d-slider label{display:block}
+.tok1d-slider input{display:block;width:100%;height:20px;margin:4px 0 0;accent-color:#3b6fd4;cursor:pointer}
+.tok1d-slider .ticks{display:block;position:relative;height:20px;margin:0 8px;color:#808080;font-size:12px}
+.tok1d-slider .ticks span{position:absolute;transform:translateX(-50%)}
+.tok1d-slider output{display:block;margin:2px 0 6px;font-weight:600;font-variant-numeric:tabular-nums}
+.tok1d-slider img{display:block;max-width:100%;height:auto}
+.tok1d-slider img[hidden]{display:none}
+"""
+
+
+def compose(originals: np.ndarray, reconstructions: np.ndarray, label: str) -> Image.Image:
+    """Twice uint8 [M, H, W, 3] → one RGBA picture: rows of originals above rows of reconstructions."""
+    m, height, width, _ = originals.shape
+    scale = max(1, round(TILE / height)) if max(height, width) <= 256 else 256 / max(height, width)
+    size = (round(width * scale), round(height * scale))
+    columns = max(1, min(m, (WIDEST + GAP) // (size[0] + GAP)))
+    columns = -(-m // -(-m // columns))  # even rows: 10 images wrap as 5 + 5, never as 8 + 2
+    font, strip = ImageFont.load_default(13), 20
+
+    row = strip + size[1]
+    picture = Image.new("RGBA", (columns * (size[0] + GAP) - GAP, -(-m // columns) * 2 * (row + GAP) - GAP))
+    draw = ImageDraw.Draw(picture)
+    for block, first in enumerate(range(0, m, columns)):
+        for line, (name, images) in enumerate((("original", originals), (label, reconstructions))):
+            y = (2 * block + line) * (row + GAP)
+            draw.text((0, y + 2), name, GREY, font)
+            for column, image in enumerate(images[first : first + columns]):
+                tile = Image.fromarray(image).resize(
+                    size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
+                )
+                picture.paste(tile, (column * (size[0] + GAP), y + strip))
+    return picture
+
+
+def _images(name: str, images) -> np.ndarray:
+    """Array or tensor → uint8 array [M, H, W, 3], or a ValueError that names the argument."""
+    array = np.ascontiguousarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    if array.ndim != 4 or array.shape[3] != 3 or not array.size or array.dtype != np.uint8:
+        raise ValueError(f"{name} must be uint8 [M, H, W, 3], got {array.dtype} {list(array.shape)}.")
+    return array
+
+
+def _tokens(n: int) -> str:
+    return f"{n} token" if n == 1 else f"{n} tokens"
+
+
+def _webp(picture: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=quality, method=4)
+    return buffer.getvalue()
+
+
+def _picture(frame: bytes) -> ipywidgets.Image:
+    layout = ipywidgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start")
+    return ipywidgets.Image(value=frame, format="webp", layout=layout)
+
+
+# ------------------------------------------------------------------------------------------ training curve
+
+
+class LiveCurve:
+    """Loss (left axis) and PSNR in dB (right axis) against the step, redrawn in place while training runs.
+
+        curve = LiveCurve("toy roads, 32 tokens")
+        for record in train(...):      # {"step": 200, "loss": 0.041, "psnr": 21.3}; keys may be missing
+            curve.update(record)
+        curve.close()
+
+    every: seconds between two redraws; default 2 when somebody watches, 30 when `headless()`.
+    Outside a Jupyter kernel it only collects; `figure()` gives the matplotlib figure anywhere.
+    """
+
+    def __init__(
+        self, title: str = "", xlabel: str = "step", ylabel: str = "loss", *, every: float | None = None
+    ):
+        self.title, self.xlabel, self.ylabel = title, xlabel, ylabel
+        self.every = (30.0 if headless() else 2.0) if every is None else every
+        self.points: dict[str, list[tuple[float, float]]] = {"loss": [], "psnr": []}
+        self._handle, self._drawn_at = None, -float("inf")
+
+    def update(self, record: dict) -> None:
+        """Add {"step": int, "loss": float, "psnr": float in dB}; missing, None or NaN adds no point."""
+        for key, points in self.points.items():
+            if record.get(key) is not None and np.isfinite(record[key]):
+                points.append((float(record.get("step", len(points))), float(record[key])))
+        if time.monotonic() - self._drawn_at >= self.every:
+            self._draw()
+
+    def close(self) -> None:
+        """Draw the final state, whatever the pace."""
+        self._draw()
+
+    def figure(self):
+        """The curve as a matplotlib Figure. It belongs to no pyplot state, so there is nothing to close."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+        left = figure.add_subplot()
+        left.set_title(self.title, loc="left", fontsize=11, fontweight="bold")
+        left.set_xlabel(self.xlabel, color="#555")
+        right = left.twinx()
+        for axis, key, label, colour in (
+            (left, "loss", self.ylabel, "#3b6fd4"), (right, "psnr", "PSNR (dB)", "#d9772b"),
+        ):  # fmt: skip
+            _draw_line(axis, np.array(self.points[key], float).reshape(-1, 2), colour)
+            axis.set_ylabel(label, color=colour)
+            axis.tick_params(colors="#555", length=0)
+            axis.spines[:].set_visible(False)
+        left.spines["bottom"].set(visible=True, color="#bbb")
+        left.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        left.set_axisbelow(True)
+        right.set_visible(bool(self.points["psnr"]))
+        values = [v for _, v in self.points["loss"] if v > 0]
+        if values and len(values) == len(self.points["loss"]) and max(values) > 20 * min(values):
+            left.set_yscale("log")
+        return figure
+
+    def _draw(self) -> None:
+        if kernel_shell() is None or not any(self.points.values()):
+            return
+        from IPython import display
+
+        buffer = io.BytesIO()
+        self.figure().savefig(buffer, format="png", dpi=144, facecolor="white")
+        image = display.Image(buffer.getvalue(), width=680, alt=f"{self.ylabel} and PSNR by {self.xlabel}")
+        if self._handle is None:
+            self._handle = display.display(image, display_id=True)
+        else:
+            self._handle.update(image)
+        self._drawn_at = time.monotonic()
+
+
+def _draw_line(axis, points: np.ndarray, colour: str) -> None:
+    """points [n, 2]. Few points: a line with dots. Many: the raw values pale, their moving average strong."""
+    x, y = points[:, 0], points[:, 1]
+    if len(x) < 60:
+        axis.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=3)
+        return
+    window = max(3, len(y) // 40)
+    padded = np.pad(y, (window // 2, window - 1 - window // 2), mode="edge")
+    axis.plot(x, y, color=colour, linewidth=0.7, alpha=0.25)
+    axis.plot(x, np.convolve(padded, np.ones(window) / window, mode="valid"), color=colour, linewidth=1.8)
