@@ -3,17 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from tok1d.config import (
-    NOTEBOOKS,
-    ConfigError,
-    EvalConfig,
-    RunConfig,
-    TokenizerConfig,
-    TrainConfig,
-    fields,
-    parse,
-    read_params,
-)
+from tok1d.config import NOTEBOOKS, ConfigError, EvalConfig, RunConfig, TokenizerConfig, TrainConfig, fields
+from tok1d.params import parse, read_params
 
 TRAIN = NOTEBOOKS["train"]
 

@@ -14,8 +14,9 @@ import yaml
 from browser import chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
 from workbench import ENV, REPO, TINY, command, tok1d_run, train_tiny
 
-from tok1d.config import NOTEBOOKS, parse
+from tok1d.config import NOTEBOOKS
 from tok1d.notebooks import assigned
+from tok1d.params import parse
 from tok1d.runs import Run
 
 SHIPPED = sorted((REPO / "notebooks").glob("*.ipynb"))

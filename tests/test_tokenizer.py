@@ -5,9 +5,9 @@ import torch
 from torchvision.transforms.functional import to_tensor
 
 from tok1d.config import TokenizerConfig, TrainConfig
+from tok1d.optimizers import build_optimizers
 from tok1d.tokenizer import Tokenizer
 from tok1d.toy_roads import draw
-from tok1d.train import build_optimizers
 
 TINY = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
 

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tok1d.config import NOTEBOOKS, ConfigError, fields, read_params
+from tok1d.config import NOTEBOOKS, ConfigError, fields
+from tok1d.params import read_params
 from tok1d.runs import RunError
 
 

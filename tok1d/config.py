@@ -1,21 +1,17 @@
 """Every parameter of the workbench: typed, frozen, validated, with one clear sentence for a bad value.
 
 Parameters are flat names (`num_latent_tokens: 64`), as YAML files, papermill and notebooks hold them. Here
-they are sorted into a few small classes, one per concern; `parse` is the only door in.
+they are sorted into a few small classes, one per concern; `tok1d.params` is the only door in.
 """
 
 from __future__ import annotations
 
 import datetime
-import difflib
 import math
-import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class ConfigError(ValueError):
@@ -26,7 +22,7 @@ class ConfigError(ValueError):
         return [f"ConfigError: {self}"]
 
 
-def _number(value: Any) -> Any:
+def to_number(value: Any) -> Any:
     """YAML reads `1e-4` as text and `true` as a bool: turn the first into a number, refuse the second."""
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
@@ -54,8 +50,8 @@ def _tuple(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else () if value is None else (value,)
 
 
-Int = Annotated[int, BeforeValidator(_number)]
-Float = Annotated[float, BeforeValidator(_number)]
+Int = Annotated[int, BeforeValidator(to_number)]
+Float = Annotated[float, BeforeValidator(to_number)]
 Text = Annotated[str, BeforeValidator(_word)]
 FolderName = Annotated[Text, Field(pattern=r"^\w[\w.+-]{0,99}$")]
 Ints = Annotated[tuple[Int, ...], BeforeValidator(_tuple)]
@@ -108,6 +104,9 @@ class TokenizerConfig(Config):
     encoder_init: Literal["random"] = Field("random", description="where the encoder's weights start from")
     num_latent_tokens: Int = Field(64, ge=1, le=4096, description="K, the tokens an image becomes")
     elastic: bool = Field(False, description="one model for every token count up to K (nested dropout)")
+    token_mixing: bool = Field(
+        True, description="start tokens from learned mixes of patches, and the way back"
+    )
     quantizer: Literal["fsq", "vq"] = Field("fsq", description="fsq, or vq (L2-normalised codebook)")
     fsq_levels: Ints = Field((8, 8, 8, 5, 5, 5), description="FSQ levels; their product is the codebook")
     codebook_size: Int = Field(4096, ge=2, le=2**20, description="entries of the vq codebook")
@@ -123,7 +122,7 @@ class TokenizerConfig(Config):
                 f"image_size={size} is no multiple of patch_size={patch}: type image_size={near}"
             )
         if not self.fsq_levels or min(self.fsq_levels) < 3 or math.prod(self.fsq_levels) > 2**20:
-            need = f"must be 3 or more each, with a product of at most {2**20}, got {_shown(self.fsq_levels)}"
+            need = f"must be 3 or more each, with a product of at most {2**20}"
             raise ValueError(f"fsq_levels {need}: for example type fsq_levels=8,8,8,5,5,5")
         return self
 
@@ -165,7 +164,7 @@ class TrainConfig(Config):
     entropy_weight: Float = Field(0.1, ge=0, description="vq entropy loss weight at the start")
     entropy_weight_end: Float = Field(0.001, ge=0, description="the same at the end of its decay")
     entropy_decay_steps: Int = Field(10_000, ge=1, description="steps of that decay")
-    elastic_full_share: Float = Field(0.4, ge=0, le=1, description="share of steps before random prefixes")
+    elastic_full_share: Float = Field(0.2, ge=0, le=1, description="share of steps before random prefixes")
     mixed_precision: Precision = Field("auto", description="auto: bf16 on a GPU that has it, else no")
     seed: Int = Field(0, ge=0, lt=2**31, description="the one seed")
     log_every: Int = Field(20, ge=1, description="steps between records in metrics.jsonl")
@@ -195,97 +194,7 @@ NOTEBOOKS: dict[str, tuple[type[Config], ...]] = {
     "figures": (RunConfig, CompareConfig),
 }
 
-EXAMPLES = dict(val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",
-                timeofday="night", scene="highway", token_counts="1,8,64", runs="run-a,run-b")  # fmt: skip
-
 
 def fields(*classes: type[Config]) -> dict[str, Any]:
     """Every parameter of these classes by name, with its pydantic field (default, description)."""
     return {name: field for cls in classes for name, field in cls.model_fields.items()}
-
-
-def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Config, ...]:
-    """Sort flat parameters into `classes`, in order.
-
-    Raises `ConfigError`, one sentence: the spelling of an unknown name, the type or range of a bad value.
-    """
-    known = fields(*classes)
-    for name in params:
-        if name not in known:
-            raise ConfigError(unknown_name(name, known))
-    out = []
-    for cls in classes:
-        try:
-            out.append(cls(**{k: v for k, v in params.items() if k in cls.model_fields}))
-        except ValidationError as error:
-            raise ConfigError(_sentence(error.errors()[0], known)) from None
-    return tuple(out)
-
-
-def read_params(*files: str | Path) -> dict[str, Any]:
-    """Flat parameters of YAML files, later files winning over earlier ones."""
-    params: dict[str, Any] = {}
-    for file in files:
-        try:
-            values = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
-        except FileNotFoundError:
-            raise ConfigError(f"there is no parameter file {file}: see params/ for examples") from None
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(f"{file} cannot be read: give a text file of 'name: value' lines") from None
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
-            mark = getattr(error, "problem_mark", None)
-            where = f" line {mark.line + 1}" if mark else ""
-            raise ConfigError(f"{file}{where} is not valid YAML: write one 'name: value' a line") from None
-        if not isinstance(values, dict | None):
-            raise ConfigError(f"{file} holds no 'name: value' lines: write for example 'steps: 1000'")
-        params |= values or {}
-    return params
-
-
-def unknown_name(name: Any, known: Iterable[str]) -> str:
-    elsewhere = [notebook for notebook, classes in NOTEBOOKS.items() if name in fields(*classes)]
-    if elsewhere:
-        return f"{name} is not a parameter here: it belongs to the notebook {' and '.join(elsewhere)}"
-    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"the parameters here are {', '.join(known)}"
-    return f"{_shown(name)} is not a parameter: {hint}"
-
-
-def _sentence(error: dict[str, Any], known: dict[str, Any]) -> str:
-    """One pydantic error as one sentence: the name, what it must be, what it was, what to type."""
-    if not error["loc"]:
-        return error["msg"].removeprefix("Value error, ")
-    name, kind, got = str(error["loc"][0]), error["type"], error["input"]
-    field, example = known[name], EXAMPLES.get(name, known[name].default)
-    bounds = {"greater_than_equal": "at least", "greater_than": "more than",
-              "less_than_equal": "at most", "less_than": "less than"}  # fmt: skip
-    needs = {"bool": "must be true or false", "int": "must be a whole number", "float": "must be a number",
-             "string_type": "must be text", "string_too_short": "must not be empty"}  # fmt: skip
-    if kind in bounds:
-        need = f"must be {bounds[kind]} {_number(*error['ctx'].values())}"
-    elif kind == "literal_error":
-        options = get_args(field.annotation)
-        need, example = f"must be one of {', '.join(options)}", _closest(str(got), options) or example
-    elif kind == "string_pattern_mismatch":
-        need = "must be a plain name, up to 100 letters, digits and . _ + -, starting with a letter or digit"
-        example = re.sub(r"[^\w.+-]+", "-", got)[:100].strip(".+-") or example
-    else:
-        need = next((words for start, words in needs.items() if kind.startswith(start)), error["msg"])
-        need = need.removeprefix("Value error, ")
-    each = "each of " if len(error["loc"]) > 1 else ""
-    tail = f"for example type {name}={_shown(example)}" if example not in ("", ()) else field.description
-    return f"{each}{name} {need}, got {_shown(got, repr)}: {tail}"
-
-
-def _closest(got: str, options: tuple[str, ...]) -> str | None:
-    """The option that was probably meant: `b` and `base` are B."""
-    lower = {option.lower(): option for option in options}
-    close = difflib.get_close_matches(got.lower(), lower, n=1) or filter(got.lower().startswith, lower)
-    return next((lower[option] for option in close), None)
-
-
-def _shown(value: Any, show: Any = str) -> str:
-    """A value as one would type it: on one line, and not too long."""
-    text = ",".join(map(str, value)) if isinstance(value, tuple) else show(value)
-    text = text if text and text.isprintable() else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -3,6 +3,7 @@
 A ViT over N mask tokens (one per patch, told apart by their positions) and the K tokens; the mask tokens'
 outputs become pixels, and a 3 × 3 convolution blends the seams between patches (TiTok's one-stage decoder,
 arXiv:2501.07730).
+With `token_mixing` a mask token also starts from a learned mix of all tokens: see `tok1d.encoders`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from tok1d.config import TokenizerConfig
-from tok1d.vit import VIT_SIZES, grid_positions, init_blocks
+from tok1d.vit import VIT_SIZES, grid_positions, init_blocks, mixing_matrix
 
 
 class Decoder(nn.Module):
@@ -21,6 +22,9 @@ class Decoder(nn.Module):
         width, depth, heads = VIT_SIZES[config.decoder_size]
         self.from_codes = nn.Linear(code_dim, width)
         self.mask_tokens = nn.Parameter(grid_positions(config.grid, width))  # [N, D]
+        self.mix = (
+            mixing_matrix(config.grid**2, config.num_latent_tokens) if config.token_mixing else None
+        )  # [N, K]
         self.token_positions = nn.Parameter(torch.randn(config.num_latent_tokens, width))  # [K, D]
         self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True) for _ in range(depth))
         init_blocks(self.blocks)
@@ -38,8 +42,11 @@ class Decoder(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """codes [B, k, code_dim], 1 ≤ k ≤ K -> images [B, 3, H, W], about 0 … 1, not clamped."""
         B, k, _ = codes.shape
-        tokens = self.from_codes(codes) + self.token_positions[:k]  # [B, k, D]
-        x = torch.cat([self.mask_tokens.expand(B, -1, -1), tokens], dim=1)  # [B, N + k, D]
+        tokens = self.from_codes(codes)  # [B, k, D]
+        patches = self.mask_tokens.expand(B, -1, -1)  # [B, N, D]
+        if self.mix is not None:
+            patches = patches + self.mix[:, :k] @ tokens
+        x = torch.cat([patches, tokens + self.token_positions[:k]], dim=1)  # [B, N + k, D]
         for block in self.blocks:
             x = block(x)
         x = self.norm(x[:, : self.grid**2])  # [B, N, D]

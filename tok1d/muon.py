@@ -18,10 +18,10 @@ QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0: five iterations bring ever
 
 
 class Muon(Optimizer):
-    """For two-dimensional hidden weights only; give embeddings, biases and norms to AdamW.
+    """For weights that map vectors to vectors, [out, in, ...]; give tables, biases and norms to AdamW.
 
-    A step moves a matrix [out, in] by `lr · sqrt(max(1, out / in))` in spectral norm, after decoupled weight
-    decay.
+    A step moves a matrix [out, in] (a convolution's kernel is flattened to one) by `lr · sqrt(max(1, out /
+    in))` in spectral norm, after decoupled weight decay.
     """
 
     def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -35,13 +35,11 @@ class Muon(Optimizer):
                 if p.grad is not None:
                     by_shape[p.shape].append(p)
             for shape, params in by_shape.items():
-                update = orthogonalise(torch.stack([self._momentum(p, group["momentum"]) for p in params]))
+                updates = [self._momentum(p, group["momentum"]).flatten(1) for p in params]
+                updates = orthogonalise(torch.stack(updates)).to(params[0].dtype)  # [n, out, in]
+                scale = max(1, shape[0] / updates.shape[2]) ** 0.5
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(
-                    params,
-                    list(update.to(params[0].dtype)),
-                    alpha=-group["lr"] * max(1, shape[0] / shape[1]) ** 0.5,
-                )
+                torch._foreach_add_(params, list(updates.view(-1, *shape)), alpha=-group["lr"] * scale)
 
     def _momentum(self, p: Tensor, momentum: float) -> Tensor:
         """The gradient with Nesterov momentum."""

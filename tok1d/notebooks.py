@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig, parse, unknown_name
+from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig
+from tok1d.params import parse, unknown_name
 from tok1d.runs import UNDER_RUNNER, Run, RunError
 
 MARK = "# Parameters"  # first line of a parameters cell, and of the cell that papermill injects

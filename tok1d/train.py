@@ -7,7 +7,6 @@ checkpoint holds everything else, so a killed run ends with the weights it would
 from __future__ import annotations
 
 import copy
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +18,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from tok1d.checkpoints import load_checkpoint, save_checkpoint, save_model
 from tok1d.config import TokenizerConfig, TrainConfig
 from tok1d.data import Images, to_float
 from tok1d.headless import headless
 from tok1d.losses import pixel_loss, ramp
-from tok1d.muon import Muon
-from tok1d.runs import Run, RunError, replacing
+from tok1d.optimizers import build_optimizers, set_learning_rate
+from tok1d.runs import Run
 from tok1d.tokenizer import Tokenizer
 
 
@@ -39,10 +39,22 @@ def train(
 
     Returns the averaged (EMA) weights, in eval mode. `on_log` receives each record of `metrics.jsonl`.
     """
-    if (run / "model" / "config.json").exists():
-        print(f"{run.path} is trained already: loading it")
-        return Tokenizer.from_pretrained(run / "model").eval()
+    with run.lock(), stop_signals() as stop:
+        if (run / "model" / "config.json").exists():
+            print(f"{run.path} is trained already: loading it")
+            return Tokenizer.from_pretrained(run / "model").eval()
+        return loop(run, images, tokenizer_config, config, on_log, stop)
 
+
+def loop(
+    run: Run,
+    images: Images,
+    tokenizer_config: TokenizerConfig,
+    config: TrainConfig,
+    on_log: Callable,
+    stop: list,
+) -> Tokenizer:
+    """`train` with the folder locked; a `stop` that is no longer empty ends it after a checkpoint."""
     accelerator = Accelerator(mixed_precision=precision(config))
     torch.manual_seed(config.seed)
     model = Tokenizer(tokenizer_config)
@@ -54,47 +66,46 @@ def train(
     began = time.monotonic() - seconds
     run.write_manifest({"train": images.fingerprint}, seconds)
 
-    with run.lock(), stop_signals() as stop:
-        for step in progress(range(start, config.steps), start, config.steps):
-            batch = to_float(images.train_batch(
-                step, config.batch_size, config.seed, accelerator.process_index, accelerator.num_processes
-            ).to(accelerator.device))  # fmt: skip
-            num_tokens = sample_num_tokens(step, tokenizer_config, config)
-            set_learning_rate(optimizers, step, config)
-            model.train()
-            accelerator.unwrap_model(model).quantizer.entropy_weight = ramp(
-                config.entropy_weight, config.entropy_weight_end, step, config.entropy_decay_steps
+    for step in progress(range(start, config.steps), start, config.steps):
+        batch = to_float(images.train_batch(
+            step, config.batch_size, config.seed, accelerator.process_index, accelerator.num_processes
+        ).to(accelerator.device))  # fmt: skip
+        num_tokens = sample_num_tokens(step, tokenizer_config, config)
+        set_learning_rate(optimizers, step, config)
+        model.train()
+        accelerator.unwrap_model(model).quantizer.entropy_weight = ramp(
+            config.entropy_weight, config.entropy_weight_end, step, config.entropy_decay_steps
+        )
+
+        with accelerator.autocast():
+            output = model(batch, num_tokens)
+        loss = pixel_loss(output.images, batch, config) + config.quantizer_weight * output.loss
+        accelerator.backward(loss)
+        grad_norm = accelerator.clip_grad_norm_(model.parameters(), config.grad_clip)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        update_ema(ema, accelerator.unwrap_model(model), min(config.ema_decay, (1 + step) / (10 + step)))
+
+        done = step + 1
+        if done % config.log_every == 0 or done == config.steps:
+            record = {
+                "step": done,
+                "loss": loss.item(),
+                "psnr": batch_psnr(output.images, batch),
+                "num_tokens": num_tokens,
+                "code_usage": code_usage(output.ids, ema.quantizer.codebook_size),
+                "grad_norm": float(grad_norm),
+                "lr": optimizers[-1].param_groups[0]["lr"],
+            }
+            run.log(record)
+            on_log(record)
+        if done % config.checkpoint_every == 0 or done == config.steps or stop:
+            save_checkpoint(
+                run, done, accelerator.unwrap_model(model), ema, optimizers, time.monotonic() - began
             )
-
-            with accelerator.autocast():
-                output = model(batch, num_tokens)
-            loss = pixel_loss(output.images, batch, config) + config.quantizer_weight * output.loss
-            accelerator.backward(loss)
-            grad_norm = accelerator.clip_grad_norm_(model.parameters(), config.grad_clip)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            update_ema(ema, accelerator.unwrap_model(model), min(config.ema_decay, (1 + step) / (10 + step)))
-
-            done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
-                record = {
-                    "step": done,
-                    "loss": loss.item(),
-                    "psnr": batch_psnr(output.images, batch),
-                    "num_tokens": num_tokens,
-                    "code_usage": code_usage(output.ids, ema.quantizer.codebook_size),
-                    "grad_norm": float(grad_norm),
-                    "lr": optimizers[-1].param_groups[0]["lr"],
-                }
-                run.log(record)
-                on_log(record)
-            if done % config.checkpoint_every == 0 or done == config.steps or stop:
-                save_checkpoint(
-                    run, done, accelerator.unwrap_model(model), ema, optimizers, time.monotonic() - began
-                )
-            if stop and done < config.steps:
-                raise KeyboardInterrupt(f"stopped after step {done}; the same command continues from there")
+        if stop and done < config.steps:
+            raise KeyboardInterrupt(f"stopped after step {done}; the same command continues from there")
     save_model(run, ema)
     run.write_manifest({"train": images.fingerprint}, time.monotonic() - began)
     return ema.eval()
@@ -104,31 +115,6 @@ def precision(config: TrainConfig) -> str:
     if config.mixed_precision == "auto":
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     return config.mixed_precision
-
-
-def build_optimizers(model: Tokenizer, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the matrices inside the transformer blocks and AdamW for the rest."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if "blocks" in name and p.ndim == 2]
-    rest = [p for name, p in named if not ("blocks" in name and p.ndim == 2)]
-    betas = (config.beta1, config.beta2)
-    if config.optimizer == "muon":
-        return [
-            Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay),
-            torch.optim.AdamW(rest, lr=config.lr, betas=betas, weight_decay=0.0),
-        ]
-    groups = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
-    return [torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay)]
-
-
-def set_learning_rate(optimizers: list, step: int, config: TrainConfig) -> None:
-    """Linear warm-up, then a cosine to 0 at the last step."""
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    share = max(0, step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group.setdefault("peak_lr", group["lr"])
-            group["lr"] = group["peak_lr"] * warmup * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig) -> int:
@@ -158,42 +144,6 @@ def batch_psnr(reconstruction: Tensor, images: Tensor) -> float:
     """Mean PSNR over the batch, dB."""
     mse = (reconstruction.float().clamp(0, 1) - images).square().mean((1, 2, 3))
     return float((-10 * mse.clamp_min(1e-10).log10()).mean())
-
-
-def save_checkpoint(
-    run: Run, step: int, model: Tokenizer, ema: Tokenizer, optimizers: list, seconds: float
-) -> None:
-    state = dict(
-        step=step, seconds=seconds, model=model.state_dict(), ema=ema.state_dict(),
-        optimizers=[optimizer.state_dict() for optimizer in optimizers],
-    )  # fmt: skip
-    with replacing(run / "last.ckpt") as temporary:
-        torch.save(state, temporary)
-
-
-def load_checkpoint(run: Run, model: Tokenizer, ema: Tokenizer, optimizers: list) -> tuple[int, float]:
-    """Fill everything from `last.ckpt`; returns (steps done, seconds spent), (0, 0) where there is none."""
-    path = run / "last.ckpt"
-    if not path.exists():
-        return 0, 0.0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        for optimizer, optimizer_state in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(optimizer_state)
-    except Exception as error:
-        raise RunError(
-            f"{path} cannot be continued from ({str(error).splitlines()[0]}): "
-            f"delete it to start this run again"
-        ) from error
-    print(f"continuing {run.path} from step {state['step']}")
-    return state["step"], state["seconds"]
-
-
-def save_model(run: Run, model: Tokenizer) -> None:
-    with replacing(run / "model") as temporary:
-        model.save_pretrained(temporary)
 
 
 @contextmanager

@@ -27,13 +27,18 @@ def init_blocks(blocks: nn.Module) -> None:
     """Random weights that keep the scale of activations: std 1 / sqrt(inputs), biases 0.
 
     timm's fixed 0.02 does that for width 2500. At width 128 its queries and keys are so small that attention
-    starts uniform, and has to find out where to look (`python -m tok1d.bench init`).
+    starts uniform, and has to find out where to look.
     """
     for layer in blocks.modules():
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=layer.in_features**-0.5, a=-1.0, b=1.0)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def mixing_matrix(outputs: int, inputs: int) -> nn.Parameter:
+    """Random weights [outputs, inputs] for a mix of `inputs` vectors that keeps their scale."""
+    return nn.Parameter(torch.randn(outputs, inputs) * inputs**-0.5)
 
 
 def prefix_mask(patches: int, tokens: int, device: torch.device) -> Tensor:

@@ -1,0 +1,50 @@
+"""Which optimizer moves which weight, and how fast."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tok1d.config import TrainConfig
+from tok1d.muon import Muon
+from tok1d.tokenizer import Tokenizer
+
+
+def build_optimizers(model: Tokenizer, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for what maps vectors to vectors and AdamW for the rest.
+
+    Patch embedding and pixel head are such maps too: with AdamW on them, as is usual for a language model's
+    embedding and head, 32 tokens reach 20.3 dB where they reach 23.4 dB with Muon (64 px dashcam frames, 100
+    s on two cores).
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in named if is_map(name, p)]
+    rest = [p for name, p in named if not is_map(name, p)]
+    betas = (config.beta1, config.beta2)
+    if config.optimizer == "muon":
+        return [
+            Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay),
+            torch.optim.AdamW(rest, lr=config.lr, betas=betas, weight_decay=0.0),
+        ]
+    groups = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
+    return [torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay)]
+
+
+def is_map(name: str, p: Tensor) -> bool:
+    """A weight that maps vectors to vectors; not a vector, nor a table of them (positions, latents,
+    codebook).
+    """
+    tables = ("latents", "mask_tokens", "token_positions", "pos_embed", "cls_token", "codebook", "blend")
+    return p.ndim >= 2 and not any(table in name for table in tables)
+
+
+def set_learning_rate(optimizers: list, step: int, config: TrainConfig) -> None:
+    """Linear warm-up, then a cosine to 0 at the last step."""
+    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    share = max(0, step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group.setdefault("peak_lr", group["lr"])
+            group["lr"] = group["peak_lr"] * warmup * 0.5 * (1 + math.cos(math.pi * share))

@@ -1,0 +1,118 @@
+"""The only door for parameters: names and values in, validated configs out, or one sentence that helps."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from tok1d.config import NOTEBOOKS, Config, ConfigError, EvalConfig, TokenizerConfig, fields, to_number
+
+EXAMPLES = dict(val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",
+                timeofday="night", scene="highway", token_counts="1,8,64", runs="run-a,run-b")  # fmt: skip
+
+
+def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Config, ...]:
+    """Sort flat parameters into `classes`, in order.
+
+    Raises `ConfigError`, one sentence: the spelling of an unknown name, the type or range of a bad value.
+    """
+    known = fields(*classes)
+    for name in params:
+        if name not in known:
+            raise ConfigError(unknown_name(name, known))
+    out = []
+    for cls in classes:
+        try:
+            out.append(cls(**{k: v for k, v in params.items() if k in cls.model_fields}))
+        except ValidationError as error:
+            raise ConfigError(_sentence(error.errors()[0], known)) from None
+    check_counts(out)
+    return tuple(out)
+
+
+def check_counts(configs: list[Config]) -> None:
+    """Token counts to evaluate are counts that the tokenizer has."""
+    kinds = {type(config): config for config in configs}
+    tokenizer, evaluation = kinds.get(TokenizerConfig), kinds.get(EvalConfig)
+    if tokenizer is None or evaluation is None:
+        return
+    K = tokenizer.num_latent_tokens
+    for count in evaluation.token_counts:
+        if count > K or (count != K and not tokenizer.elastic):
+            allowed = f"counts up to num_latent_tokens={K}" if tokenizer.elastic else f"{K}, or elastic=true"
+            raise ConfigError(f"token_counts={count} is no count of this tokenizer: type {allowed}")
+
+
+def read_params(*files: str | Path) -> dict[str, Any]:
+    """Flat parameters of YAML files, later files winning over earlier ones."""
+    params: dict[str, Any] = {}
+    for file in files:
+        try:
+            values = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            raise ConfigError(f"there is no parameter file {file}: see params/ for examples") from None
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"{file} cannot be read: give a text file of 'name: value' lines") from None
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+            mark = getattr(error, "problem_mark", None)
+            where = f" line {mark.line + 1}" if mark else ""
+            raise ConfigError(f"{file}{where} is not valid YAML: write one 'name: value' a line") from None
+        if not isinstance(values, dict | None):
+            raise ConfigError(f"{file} holds no 'name: value' lines: write for example 'steps: 1000'")
+        params |= values or {}
+    return params
+
+
+def unknown_name(name: Any, known: Iterable[str]) -> str:
+    elsewhere = [notebook for notebook, classes in NOTEBOOKS.items() if name in fields(*classes)]
+    if elsewhere:
+        return f"{name} is not a parameter here: it belongs to the notebook {' and '.join(elsewhere)}"
+    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"the parameters here are {', '.join(known)}"
+    return f"{_shown(name)} is not a parameter: {hint}"
+
+
+def _sentence(error: dict[str, Any], known: dict[str, Any]) -> str:
+    """One pydantic error as one sentence: the name, what it must be, what it was, what to type."""
+    if not error["loc"]:
+        return error["msg"].removeprefix("Value error, ")
+    name, kind, got = str(error["loc"][0]), error["type"], error["input"]
+    field, example = known[name], EXAMPLES.get(name, known[name].default)
+    bounds = {"greater_than_equal": "at least", "greater_than": "more than",
+              "less_than_equal": "at most", "less_than": "less than"}  # fmt: skip
+    needs = {"bool": "must be true or false", "int": "must be a whole number", "float": "must be a number",
+             "string_type": "must be text", "string_too_short": "must not be empty"}  # fmt: skip
+    if kind in bounds:
+        need = f"must be {bounds[kind]} {to_number(*error['ctx'].values())}"
+    elif kind == "literal_error":
+        options = get_args(field.annotation)
+        need, example = f"must be one of {', '.join(options)}", _closest(str(got), options) or example
+    elif kind == "string_pattern_mismatch":
+        need = "must be a plain name, up to 100 letters, digits and . _ + -, starting with a letter or digit"
+        example = re.sub(r"[^\w.+-]+", "-", got)[:100].strip(".+-") or example
+    else:
+        need = next((words for start, words in needs.items() if kind.startswith(start)), error["msg"])
+        need = need.removeprefix("Value error, ")
+    each = "each of " if len(error["loc"]) > 1 else ""
+    tail = f"for example type {name}={_shown(example)}" if example not in ("", ()) else field.description
+    return f"{each}{name} {need}, got {_shown(got, repr)}: {tail}"
+
+
+def _closest(got: str, options: tuple[str, ...]) -> str | None:
+    """The option that was probably meant: `b` and `base` are B."""
+    lower = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(got.lower(), lower, n=1) or filter(got.lower().startswith, lower)
+    return next((lower[option] for option in close), None)
+
+
+def _shown(value: Any, show: Any = str) -> str:
+    """A value as one would type it: on one line, and not too long."""
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else show(value)
+    text = text if text and text.isprintable() else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
