@@ -120,9 +120,10 @@ def test_suggested_image_size_is_always_accepted():
         ("elastic", "yes", True),
         ("elastic", "False", False),
         ("elastic", 1, True),
-        ("token_counts", "1, 8,64", (1, 8, 64)),
-        ("token_counts", 8, (8,)),
-        ("token_counts", [1, "8"], (1, 8)),
+        ("fsq_levels", "8, 8,5", (8, 8, 5)),
+        ("fsq_levels", 8, (8,)),
+        ("fsq_levels", [7, "8"], (7, 8)),
+        ("token_counts", 64, (64,)),
         ("token_counts", "", ()),
         ("fsq_levels", "8,5,5", (8, 5, 5)),
         ("weather", "clear, partly cloudy", ("clear", "partly cloudy")),
@@ -207,3 +208,9 @@ def test_missing_file_and_folder(tmp_path):
         read_params(tmp_path / "nosuch.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_params(tmp_path)
+
+
+def test_counts_to_evaluate_are_counts_the_tokenizer_has():
+    assert "token_counts=128 is no count of this tokenizer" in sentence(token_counts="1,128", elastic=True)
+    assert "type 64, or elastic=true" in sentence(token_counts=8)
+    parse(dict(token_counts="1,8,64", elastic=True), *TRAIN)
