@@ -122,7 +122,8 @@ class TokenizerConfig(Config):
                 f"image_size={size} is no multiple of patch_size={patch}: type image_size={near}"
             )
         if not self.fsq_levels or min(self.fsq_levels) < 3 or math.prod(self.fsq_levels) > 2**20:
-            need = f"must be 3 or more each, with a product of at most {2**20}, got {','.join(map(str, self.fsq_levels)) or ()}"
+            got = ",".join(map(str, self.fsq_levels)) or ()
+            need = f"must be 3 or more each, with a product of at most {2**20}, got {got}"
             raise ValueError(f"fsq_levels {need}: for example type fsq_levels=8,8,8,5,5,5")
         return self
 
