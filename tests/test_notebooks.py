@@ -16,7 +16,7 @@ from workbench import ENV, REPO, TINY, command, tok1d_run, train_tiny
 
 from tok1d.config import NOTEBOOKS
 from tok1d.notebooks import assigned
-from tok1d.params import parse
+from tok1d.params import parse, read_params
 from tok1d.runs import Run
 
 SHIPPED = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -101,6 +101,12 @@ def test_bad_parameters_fail_before_training(tmp_path, name, value, sentence):
     theirs = papermill("train", tmp_path, "-p", "outputs", str(tmp_path / "o"), "-p", name, value)
     assert theirs.returncode == 1 and f"ConfigError: {name}" in theirs.stderr and sentence in theirs.stderr
     assert not list(tmp_path.glob("**/last.ckpt")) and not list(tmp_path.glob("**/metrics.jsonl"))
+
+
+def test_bad_data_is_one_sentence_too(tmp_path):
+    result = train_tiny(tmp_path, data=tmp_path / "nowhere")
+    assert result.returncode == 1 and result.stderr.endswith("or a .txt file of image paths\n")
+    assert "Traceback" not in result.stderr and not list(tmp_path.glob("**/last.ckpt"))
 
 
 def test_lr_as_yaml_reads_it(tmp_path):
@@ -207,6 +213,11 @@ def test_parameters_of_a_notebook_are_those_of_its_configs(path):
 def test_quickstart_is_what_the_train_notebook_does_by_itself():
     quickstart = yaml.safe_load((REPO / "params" / "quickstart.yaml").read_text())
     assert parse(quickstart, *NOTEBOOKS["train"]) == parse(defaults("train"), *NOTEBOOKS["train"])
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_params_file_is_valid(path):
+    parse(defaults("train") | read_params(path), *NOTEBOOKS["train"])
 
 
 def defaults(notebook: str) -> dict:

@@ -113,6 +113,8 @@ def execute(notebook: Path, params: dict[str, Any], limit: float | None = None) 
             )  # fmt: skip
         except PapermillExecutionError as error:
             os.replace(running, failed)
+            if error.ename in ("ConfigError", "RunError"):  # already one sentence that says what to do
+                raise RunError(error.evalue) from None
             what = stopped[0] if stopped else f"{error.ename}: {error.evalue}"
             raise RunError(f"{notebook} stopped ({what}): see {failed}; the same command continues") from None
         except Exception as error:  # a dead kernel: out of memory, or killed
