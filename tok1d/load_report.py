@@ -105,7 +105,7 @@ def compare(
     scenes = torch.stack([to_tensor(draw(i, min(max(size, 16), 1024))) for i in range(2)])
     images = F.interpolate(scenes, (size, size)).to(encoder.mean.device)  # [2, 3, H, W]
     with torch.random.fork_rng(devices=[]):
-        theirs = library_features(tokenizer, converted.named, (images - encoder.mean) / encoder.std)
+        theirs = library_features(tokenizer, converted.named, images)
     training = encoder.training
     encoder.eval()
     alone, beside = (
@@ -122,16 +122,17 @@ def compare(
     return {"patches": alone.mean().item(), "least": least, "beside_latent_tokens": beside.mean().item()}
 
 
-def library_features(tokenizer: TokenizerConfig, named: dict[str, Tensor], inputs: Tensor) -> Tensor:
-    """timm's model of this name, with the file resampled by timm: normalised images -> [B, N, D]."""
+def library_features(tokenizer: TokenizerConfig, named: dict[str, Tensor], images: Tensor) -> Tensor:
+    """timm's model of this name, with the file resampled by timm: images in 0 … 1 -> [B, N, D]."""
     width, depth, heads = VIT_SIZES[tokenizer.encoder_size]
     init = tokenizer.encoder_init
     own = {} if init.startswith(TIMM) else dict(embed_dim=width, depth=depth, num_heads=heads)
-    model = timm_vit(timm_name(init, tokenizer.encoder_size), tokenizer, **own).to(inputs.device).eval()
+    model = timm_vit(timm_name(init, tokenizer.encoder_size), tokenizer, **own).to(images.device).eval()
     eva = isinstance(model, timm.models.eva.Eva)
     library = timm.models.eva if eva else timm.models.vision_transformer
     model.load_state_dict(library.checkpoint_filter_fn(dict(named), model))
-    return model.forward_features(inputs)[:, model.num_prefix_tokens :]
+    mean, std = (images.new_tensor(model.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return model.forward_features((images - mean) / std)[:, model.num_prefix_tokens :]
 
 
 # ---- which comparison with random weights is fair ----

