@@ -1,6 +1,5 @@
 """Checkpoints in the upstream formats, made by the upstream libraries themselves with random weights."""
 
-import re
 from pathlib import Path
 
 import timm
@@ -58,13 +57,3 @@ def depth_head() -> nn.Module:
     head.scratch = nn.Module()
     head.scratch.output_conv1 = nn.Conv2d(8, 4, 3)
     return head
-
-
-def old_hf_names(state: dict) -> dict:
-    """transformers' names as in the files published on the hub in 2024."""
-    out = {}
-    for name, tensor in state.items():
-        for new, old in (("q", "query"), ("k", "key"), ("v", "value")):
-            name = re.sub(rf"\.attention\.{new}_proj\.", f".attention.attention.{old}.", name)
-        out[name.replace(".attention.o_proj.", ".attention.output.dense.")] = tensor
-    return out

