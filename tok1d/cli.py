@@ -1,4 +1,4 @@
-"""The command line: `tok1d run | report | params`. Heavy imports wait until they are needed."""
+"""The command line: `tok1d run | report | params | prefetch`. Heavy imports wait until they are needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tok1d.config import NOTEBOOKS, ConfigError, fields
-from tok1d.params import read_params
+from tok1d.params import parse, read_params
 from tok1d.runs import RunError
 
 
@@ -54,6 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     params = commands.add_parser("params", help="describe every parameter of a notebook")
     params.add_argument("notebook", choices=sorted(NOTEBOOKS))
     params.set_defaults(function=_params)
+
+    prefetch = commands.add_parser(
+        "prefetch",
+        help="fetch the pretrained weights that parameter files need, for machines without internet",
+    )
+    prefetch.add_argument(
+        "params", nargs="+", metavar="PARAMS", help="YAML files, or NAME=VALUE for all of them"
+    )
+    prefetch.set_defaults(function=_prefetch)
     return parser
 
 
@@ -62,11 +71,33 @@ def _run(args: argparse.Namespace) -> None:
 
     params = read_params(*args.params_file)
     for text in args.param:
-        name, equals, value = text.partition("=")
-        if not equals:
+        if "=" not in text:
             raise ConfigError(f"-p {text} has no value: type -p NAME=VALUE, such as -p steps=1000")
-        params[name.strip()] = value.strip()
+    params |= _pairs(args.param)
     execute(args.notebook, params, args.limit)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    """NAME=VALUE texts as parameters."""
+    pairs = (text.partition("=") for text in texts)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _prefetch(args: argparse.Namespace) -> None:
+    from tok1d.weights import read_weights
+
+    texts = [text for text in args.params if "=" in text and not Path(text).exists()]
+    files = [text for text in args.params if text not in texts]
+    seen = set()
+    for params in [read_params(file) for file in files] or [{}]:
+        _, _, tokenizer, train, _ = parse(params | _pairs(texts), *NOTEBOOKS["train"])
+        if tokenizer.encoder_init == "random":
+            continue
+        weights = read_weights(tokenizer, train)
+        if weights.sha256 not in seen:
+            print(f"{weights.source}\n  {weights.path}\n  sha256 {weights.sha256}", flush=True)
+        seen.add(weights.sha256)
+    print(f"{len(seen)} pretrained files are on this machine" if seen else "no pretrained file is needed")
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -11,7 +11,9 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tok1d.backbones import known_init, known_like
 
 
 class ConfigError(ValueError):
@@ -61,6 +63,14 @@ YamlNo = BeforeValidator(lambda value: "no" if value is False else value)  # YAM
 Precision = Annotated[Literal["auto", "no", "bf16"], YamlNo]
 
 Size = Literal["nano", "T", "S", "B", "L"]
+Init = Annotated[Text, AfterValidator(known_init)]
+Like = Annotated[Text, AfterValidator(known_like)]
+
+
+def _frozen_blocks(value: str) -> str:
+    if value in ("none", "all") or (value.isdecimal() and int(value) >= 1):
+        return value
+    raise ValueError("must be none, all, or the number of first blocks to freeze")
 
 
 class Config(BaseModel):
@@ -101,7 +111,8 @@ class TokenizerConfig(Config):
     patch_size: Int = Field(16, ge=2, le=64, description="side of a ViT patch, in pixels")
     encoder_size: Size = Field("S", description="ViT encoder: nano, T, S, B or L")
     decoder_size: Size = Field("S", description="ViT decoder: nano, T, S, B or L")
-    encoder_init: Literal["random"] = Field("random", description="where the encoder's weights start from")
+    encoder_init: Init = Field("random", description="random, mae, clip, dino, dinov2, … or timm:NAME")
+    random_like: Like = Field("", description="build a random encoder with the modules of this encoder_init")
     num_latent_tokens: Int = Field(64, ge=1, le=4096, description="K, the tokens an image becomes")
     elastic: bool = Field(False, description="one model for every token count up to K (nested dropout)")
     token_mixing: bool = Field(
@@ -113,8 +124,21 @@ class TokenizerConfig(Config):
     codebook_dim: Int = Field(16, ge=1, le=1024, description="dimensions of a vq code")
     commitment_weight: Float = Field(0.25, ge=0, description="weight of the vq commitment loss")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _base_unless_told(cls, values: Any) -> Any:
+        """Pretrained encoders are Base unless a size is given: it is the one size that all of them have."""
+        if isinstance(values, dict) and values.get("encoder_init", "random") != "random":
+            return {"encoder_size": "B"} | values
+        return values
+
     @model_validator(mode="after")
     def _fits(self) -> TokenizerConfig:
+        if self.random_like and self.encoder_init != "random":
+            raise ValueError(
+                f"random_like={self.random_like} needs encoder_init=random, not {self.encoder_init}: "
+                f"leave one out"
+            )
         size, patch = self.image_size, self.patch_size
         if size % patch:
             near = max(-(-8 // patch), min(round(size / patch), 2048 // patch)) * patch
@@ -145,7 +169,18 @@ class TokenizerConfig(Config):
         return tuple(sorted({*powers, self.num_latent_tokens}))
 
 
-class TrainConfig(Config):
+class StartConfig(Config):
+    """Where the encoder's weights come from, and which of them may move; see `tok1d.load_report`."""
+
+    encoder_weights: Text = Field("", description="local .safetensors or .pth; empty: from the hub")
+    encoder_revision: Text = Field("", description="the hub's commit, tag or branch; empty: the registry's")
+    encoder_freeze: Annotated[Text, AfterValidator(_frozen_blocks)] = Field(
+        "none", description="none, all, or n: the embeddings and first n blocks of the encoder"
+    )
+    encoder_lr_decay: Float = Field(1.0, gt=0, le=1, description="learning-rate factor per block downwards")
+
+
+class TrainConfig(StartConfig):
     """The training loop; see `tok1d.train`. Together with the seed it fixes every random choice."""
 
     steps: Int = Field(10_000, ge=1, description="optimizer steps")

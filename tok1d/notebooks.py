@@ -45,6 +45,7 @@ def parameters(notebook: str) -> tuple[Config, ...]:
             params[name] = ast.literal_eval(value)
         except ValueError:  # an expression, such as 3 * 128
             params[name] = names[name]
+    params.pop("base", None)  # plain papermill, given a file that builds on another: it was given both
     return parse(params, *NOTEBOOKS[notebook])
 
 

@@ -19,24 +19,57 @@ def build_optimizers(model: Tokenizer, config: TrainConfig) -> list[torch.optim.
     embedding and head, 32 tokens reach 20.3 dB where they reach 23.4 dB with Muon (64 px dashcam frames, 100
     s on two cores).
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if is_map(name, p)]
-    rest = [p for name, p in named if not is_map(name, p)]
     betas = (config.beta1, config.beta2)
-    if config.optimizer == "muon":
+    matrices, rest = (
+        groups(model, config.encoder_lr_decay, True),
+        groups(model, config.encoder_lr_decay, False),
+    )
+    muon = config.optimizer == "muon"
+    for group in matrices:
+        group["lr"] = group.pop("factor") * (config.muon_lr if muon else config.lr)
+    for group in rest:
+        group |= {"lr": group.pop("factor") * config.lr, "weight_decay": 0.0}
+    if muon:
         return [
             Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay),
             torch.optim.AdamW(rest, lr=config.lr, betas=betas, weight_decay=0.0),
         ]
-    groups = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
-    return [torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay)]
+    return [
+        torch.optim.AdamW([*matrices, *rest], lr=config.lr, betas=betas, weight_decay=config.weight_decay)
+    ]
+
+
+def groups(model: Tokenizer, decay: float, maps: bool) -> list[dict]:
+    """Trainable parameters (those that are maps, or the others) by learning-rate factor, largest first.
+
+    Layer-wise decay, as BEiT (arXiv:2106.08254) fine-tunes: the last block of the encoder learns `decay`
+    times as fast as everything new, the block below it `decay²` times, and the embeddings slowest.
+    """
+    top = len(model.encoder.vit.blocks) + 1
+    by_factor: dict[float, list] = {1.0: []}
+    for name, p in model.named_parameters():
+        if p.requires_grad and is_map(name, p) == maps:
+            layer = (
+                model.encoder.layer_of(name.removeprefix("encoder.")) if name.startswith("encoder.") else top
+            )
+            by_factor.setdefault(decay ** (top - layer), []).append(p)
+    return [{"params": by_factor[factor], "factor": factor} for factor in sorted(by_factor, reverse=True)]
 
 
 def is_map(name: str, p: Tensor) -> bool:
     """A weight that maps vectors to vectors; not a vector, nor a table of them (positions, latents,
     codebook).
     """
-    tables = ("latents", "mask_tokens", "token_positions", "pos_embed", "cls_token", "codebook", "blend")
+    tables = (
+        "latents",
+        "mask_tokens",
+        "token_positions",
+        "pos_embed",
+        "cls_token",
+        "reg_token",
+        "codebook",
+        "blend",
+    )
     return p.ndim >= 2 and not any(table in name for table in tables)
 
 

@@ -13,8 +13,11 @@ from pydantic import ValidationError
 
 from tok1d.config import NOTEBOOKS, Config, ConfigError, EvalConfig, TokenizerConfig, fields, to_number
 
-EXAMPLES = dict(val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",
-                timeofday="night", scene="highway", token_counts="1,8,64", runs="run-a,run-b")  # fmt: skip
+EXAMPLES = dict(
+    val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",
+    timeofday="night", scene="highway", token_counts="1,8,64", runs="run-a,run-b", random_like="dinov2",
+    encoder_weights="weights/dinov2.safetensors", encoder_revision="main",
+)  # fmt: skip
 
 
 def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Config, ...]:
@@ -50,23 +53,46 @@ def check_counts(configs: list[Config]) -> None:
 
 
 def read_params(*files: str | Path) -> dict[str, Any]:
-    """Flat parameters of YAML files, later files winning over earlier ones."""
+    """Flat parameters of YAML files, later files winning over earlier ones.
+
+    A file with `base: other.yaml` (a path from its own folder) is read on top of that other file. Plain
+    papermill knows nothing of that: give it both, `-f params/seed/base.yaml -f params/seed/mae_64.yaml`.
+    """
     params: dict[str, Any] = {}
     for file in files:
-        try:
-            values = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
-        except FileNotFoundError:
-            raise ConfigError(f"there is no parameter file {file}: see params/ for examples") from None
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(f"{file} cannot be read: give a text file of 'name: value' lines") from None
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
-            mark = getattr(error, "problem_mark", None)
-            where = f" line {mark.line + 1}" if mark else ""
-            raise ConfigError(f"{file}{where} is not valid YAML: write one 'name: value' a line") from None
-        if not isinstance(values, dict | None):
-            raise ConfigError(f"{file} holds no 'name: value' lines: write for example 'steps: 1000'")
-        params |= values or {}
+        params |= _read_file(Path(file), ())
     return params
+
+
+def _read_file(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """One file on top of its `base`; `above` are the files that led here."""
+    if file.resolve() in above:
+        raise ConfigError(f"{file} is its own base: remove a 'base:' line")
+    values = _read_yaml(file)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str) or not base:
+        raise ConfigError(
+            f"base in {file} must be a file name, got {base!r}: for example type base: base.yaml"
+        )
+    return _read_file(file.parent / base, (*above, file.resolve())) | values
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no parameter file {file}: see params/ for examples") from None
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"{file} cannot be read: give a text file of 'name: value' lines") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{file}{where} is not valid YAML: write one 'name: value' a line") from None
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{file} holds no 'name: value' lines: write for example 'steps: 1000'")
+    return values or {}
 
 
 def unknown_name(name: Any, known: Iterable[str]) -> str:

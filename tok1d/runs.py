@@ -5,7 +5,7 @@
         train.ipynb      the executed notebook              last.ckpt       to continue from
         model/           config.json, model.safetensors     eval.json       numbers with their card
         recon/           the shown images                   manifest.json   code, versions, data, hardware
-        done.json        written last: the run is finished
+        load_report.json where the encoder started from  done.json       written last: the run is finished
 
 Every file is written under a temporary name and renamed, so none is ever half a file. One process
 writes at a time.
@@ -38,6 +38,7 @@ FREE_TO_CHANGE = {
     "max_unreadable",
     *fields(*NOTEBOOKS["reconstruct"]),
 }
+NOT_BEGUN = {"encoder_weights", "encoder_revision"}  # free as well, until the run has weights of its own
 VERSIONS = (
     "torch",
     "torchvision",
@@ -69,9 +70,10 @@ class Run:
         params = {name: value for config in configs for name, value in config.model_dump(mode="json").items()}
         run = cls(where)
         run.path.mkdir(parents=True, exist_ok=True)
+        free = FREE_TO_CHANGE if (run / "last.ckpt").exists() else FREE_TO_CHANGE | NOT_BEGUN
         if (run.path / "params.yaml").exists():
             for name, old in run.params.items():
-                if name not in FREE_TO_CHANGE and name in params and params[name] != old:
+                if name not in free and name in params and params[name] != old:
                     raise ConfigError(
                         f"{run.path} was started with {name}={old}, not {params[name]}: "
                         f"type another run=NAME, or delete that folder"

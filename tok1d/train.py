@@ -22,6 +22,7 @@ from tok1d.checkpoints import load_checkpoint, save_checkpoint, save_model
 from tok1d.config import TokenizerConfig, TrainConfig
 from tok1d.data import Images, to_float
 from tok1d.headless import headless
+from tok1d.load_report import add_parameters, begun, start_encoder
 from tok1d.losses import pixel_loss, ramp
 from tok1d.optimizers import build_optimizers, set_learning_rate
 from tok1d.runs import Run
@@ -58,6 +59,10 @@ def loop(
     accelerator = Accelerator(mixed_precision=precision(config))
     torch.manual_seed(config.seed)
     model = Tokenizer(tokenizer_config)
+    if begun(run):
+        model.encoder.freeze(config.encoder_freeze)
+    else:
+        run.write_json("load_report.json", start_encoder(model.encoder, tokenizer_config, config))
     ema = copy.deepcopy(model).requires_grad_(False).to(accelerator.device)
     optimizers = build_optimizers(model, config)
     start, seconds = load_checkpoint(run, model, ema, optimizers)
@@ -82,6 +87,10 @@ def loop(
         loss = pixel_loss(output.images, batch, config) + config.quantizer_weight * output.loss
         accelerator.backward(loss)
         grad_norm = accelerator.clip_grad_norm_(model.parameters(), config.grad_clip)
+        if step == min(
+            1, config.steps - 1
+        ):  # not at step 0: a head that starts at 0 lets no gradient through
+            add_parameters(run, accelerator.unwrap_model(model), optimizers)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()

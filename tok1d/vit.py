@@ -1,10 +1,18 @@
-"""What encoder and decoder share: sizes, and how random weights start."""
+"""What encoder and decoder share: sizes, the encoder's network by name, and how random weights start."""
 
 from __future__ import annotations
 
+import difflib
+
+import timm
 import torch
 from timm.layers import build_sincos2d_pos_embed
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from tok1d.backbones import TIMM, timm_name
+from tok1d.config import ConfigError, TokenizerConfig
 
 VIT_SIZES: dict[str, tuple[int, int, int]] = {  # width, depth, heads
     "nano": (128, 2, 4),  # for CPUs
@@ -13,6 +21,81 @@ VIT_SIZES: dict[str, tuple[int, int, int]] = {  # width, depth, heads
     "B": (768, 12, 12),
     "L": (1024, 24, 16),
 }
+
+
+def build_vit(config: TokenizerConfig) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+    """The encoder's ViT with random weights, and the mean and std of the images it is fed.
+
+    Its modules depend on the config alone, so a saved tokenizer needs no pretrained file: those of
+    `encoder_init`, or of `random_like`, or for neither a plain ViT. Raises `ConfigError` for a `timm:NAME`
+    that is no ViT.
+    """
+    init = config.random_like if config.encoder_init == "random" else config.encoder_init
+    width, depth, heads = VIT_SIZES[config.encoder_size]
+    if init:
+        own = {} if init.startswith(TIMM) else dict(embed_dim=width, depth=depth, num_heads=heads)
+        vit = timm_vit(timm_name(init, config.encoder_size), config, **own)
+        mean, std = (tuple(vit.pretrained_cfg[key]) for key in ("mean", "std"))
+    else:
+        vit = VisionTransformer(
+            config.image_size, config.patch_size, embed_dim=width, depth=depth, num_heads=heads,
+            num_classes=0, global_pool="",
+        )  # fmt: skip
+        mean = std = (0.5, 0.5, 0.5)
+    init_random(vit, config.grid)
+    return vit, mean, std
+
+
+def timm_vit(name: str, config: TokenizerConfig, **changes) -> nn.Module:
+    """timm's ViT `name` for our images and patches, without a head."""
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models("*vit*") + timm.list_models("eva*"), n=1)
+        hint = f"did you mean timm:{close[0]}?" if close else "for example type timm:vit_base_patch16_224"
+        raise ConfigError(f"timm:{name} is no model that this timm ({timm.__version__}) knows: {hint}")
+    try:
+        if name.startswith(("eva", "vit")):  # Eva: rotary positions computed once, for one grid
+            changes = changes | dict(dynamic_img_size=False)
+        vit = timm.create_model(
+            name,
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            num_classes=0,
+            global_pool="",
+            **changes,
+        )
+    except Exception:  # not one of the networks below
+        vit = None
+    if (
+        not isinstance(vit, VisionTransformer | Eva)
+        or getattr(vit, "rope_mixed", False)
+        or not hasattr(vit, "norm")
+    ):
+        raise ConfigError(f"timm:{name} is no plain ViT: for example type timm:vit_base_patch16_224")
+    return vit
+
+
+def init_random(vit: nn.Module, grid: int) -> None:
+    """Fill a ViT with random weights: positions, class and register tokens of unit scale, LayerScale of 1.
+
+    At its trained networks' own start, 1e-5, LayerScale would hide every block for thousands of steps: with
+    1, a network that has it starts as the one that lacks it does.
+    """
+    init_blocks(vit.blocks)
+    with torch.no_grad():
+        if vit.pos_embed is not None:
+            prefix = vit.pos_embed.shape[1] - grid**2
+            vit.pos_embed[:, :prefix] = 0
+            vit.pos_embed[:, prefix:] = grid_positions(grid, vit.embed_dim)
+        for token in (vit.cls_token, vit.reg_token):
+            if token is not None:
+                nn.init.normal_(token)
+        for name, p in vit.named_parameters():
+            if is_layer_scale(name):
+                nn.init.ones_(p)
+
+
+def is_layer_scale(name: str) -> bool:
+    return name.endswith((".gamma", ".gamma_1", ".gamma_2"))
 
 
 def grid_positions(grid: int, width: int) -> Tensor:
