@@ -261,7 +261,7 @@ def test_the_seeds_parameters_with_tok1d_and_with_plain_papermill(path):
     params = read_params(path)
     assert "base" not in params
     merged = yaml.safe_load((path.parent / "base.yaml").read_text()) | yaml.safe_load(path.read_text())
-    merged.pop("base", None)  # which the notebook ignores
+    merged.pop("base", None)
     configs = parse(params, *NOTEBOOKS["train"])
     assert configs == parse(merged, *NOTEBOOKS["train"])
     assert configs[2].encoder_size == "B" and configs[2].grid == 16
@@ -276,7 +276,7 @@ def test_every_row_of_the_seed_is_there():
     assert len({row[0].run for row in rows}) == len(rows)
 
 
-def test_a_base_is_resolved_from_its_own_folder(tmp_path):
+def test_a_base_may_have_a_base(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "a.yaml").write_text("steps: 1\nlr: 1e-4\n")
     (tmp_path / "deep" / "b.yaml").write_text("base: ../a.yaml\nsteps: 2\n")
@@ -289,5 +289,5 @@ def test_a_base_is_resolved_from_its_own_folder(tmp_path):
     with pytest.raises(ConfigError, match=r"there is no parameter file .*nosuch.yaml"):
         read_params(tmp_path / "a.yaml")
     (tmp_path / "a.yaml").write_text("base: [b.yaml]\n")
-    with pytest.raises(ConfigError, match=r"must be a file name, got .*: for example type base: base.yaml"):
+    with pytest.raises(ConfigError, match="type base: params/seed/base.yaml"):
         read_params(tmp_path / "a.yaml")

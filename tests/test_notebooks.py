@@ -65,7 +65,8 @@ def test_figures_draw_the_numbers_in_the_run_folders(sweep, tmp_path):
 
 def test_plain_papermill_gives_the_same_run(sweep, tmp_path):
     params = TINY | {"outputs": str(tmp_path), "elastic": True}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | {"lr": "1e-3"}))
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(params | {"lr": 0.5}))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"base": str(tmp_path / "base.yaml"), "lr": "1e-3"}))
     result = papermill("train", tmp_path, "-f", str(tmp_path / "params.yaml"))
     assert result.returncode == 0, result.stderr
     plain, ours = Run(tmp_path / "runs" / "quickstart"), Run(sweep / "quickstart")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig
-from tok1d.params import parse, unknown_name
+from tok1d.params import parse, unknown_name, with_base
 from tok1d.runs import UNDER_RUNNER, Run, RunError
 
 MARK = "# Parameters"  # first line of a parameters cell, and of the cell that papermill injects
@@ -28,8 +28,7 @@ GRACE = 60.0  # seconds between asking a kernel to stop and killing it
 
 
 def parameters(notebook: str) -> tuple[Config, ...]:
-    """The notebook's validated parameters, one config per class of `NOTEBOOKS[notebook]`. Raises
-    `ConfigError`.
+    """The notebook's validated parameters, one config per class of `NOTEBOOKS`. Raises `ConfigError`.
 
     Reads every name that a parameters cell assigns, papermill's injected one included, so a misspelt name is
     refused although it is a perfectly good Python variable. Also moves to the project's folder, from which
@@ -39,32 +38,27 @@ def parameters(notebook: str) -> tuple[Config, ...]:
 
     names = get_ipython().user_ns
     enter_project()
-    params = {}
-    for name, value in assigned(names["In"]).items():
-        try:
-            params[name] = ast.literal_eval(value)
-        except ValueError:  # an expression, such as 3 * 128
-            params[name] = names[name]
-    params.pop("base", None)  # plain papermill, given a file that builds on another: it was given both
-    return parse(params, *NOTEBOOKS[notebook])
+    cells = [source.strip() for source in names["In"] if source.strip().startswith(MARK)]
+    injected = [source for source in cells if source.split("\n")[0] == MARK]
+    own = [source for source in cells if source not in injected]
+    params = [{}, {}]
+    for values, sources in zip(params, (own, injected), strict=True):
+        for name, value in assigned(sources[-1:]).items():
+            try:
+                values[name] = ast.literal_eval(value)
+            except ValueError:  # an expression, such as 3 * 128
+                values[name] = names[name]
+    return parse(params[0] | with_base(params[1]), *NOTEBOOKS[notebook])
 
 
 def assigned(cells: list[str]) -> dict[str, ast.expr]:
-    """Names and values that the latest parameters cells assign (in a cell that is edited and run again, the
-    last counts).
-    """
-    latest: dict[bool, str] = {}
-    for source in cells:
-        first = source.strip().split("\n")[0]
-        if first.startswith(MARK):
-            latest[first == MARK] = source
+    """Names and values that these parameters cells assign, papermill's own names left out."""
     names = {}
-    for source in latest.values():
-        for node in ast.parse(source).body:
-            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-                if isinstance(target, ast.Name) and not target.id.startswith("PAPERMILL_"):
-                    names[target.id] = node.value
+    for node in (node for source in cells for node in ast.parse(source).body):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and not target.id.startswith("PAPERMILL_"):
+                names[target.id] = node.value
     return names
 
 
@@ -141,9 +135,7 @@ def check(notebook: Path, params: dict[str, Any]) -> RunConfig:
     """
     cells = json.loads(notebook.read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    defaults = {
-        name: ast.literal_eval(value) for name, value in assigned([f"{MARK}\n{s}" for s in sources]).items()
-    }
+    defaults = {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
     if notebook.stem in NOTEBOOKS:
         return parse(defaults | params, *NOTEBOOKS[notebook.stem])[0]
     for name in params:

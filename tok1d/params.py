@@ -55,8 +55,8 @@ def check_counts(configs: list[Config]) -> None:
 def read_params(*files: str | Path) -> dict[str, Any]:
     """Flat parameters of YAML files, later files winning over earlier ones.
 
-    A file with `base: other.yaml` (a path from its own folder) is read on top of that other file. Plain
-    papermill knows nothing of that: give it both, `-f params/seed/base.yaml -f params/seed/mae_64.yaml`.
+    A file with `base: params/seed/base.yaml` (a path from the project's folder, or from a folder that holds
+    the file) is read on top of that other file; plain papermill leaves that to `tok1d.notebooks.parameters`.
     """
     params: dict[str, Any] = {}
     for file in files:
@@ -68,15 +68,19 @@ def _read_file(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """One file on top of its `base`; `above` are the files that led here."""
     if file.resolve() in above:
         raise ConfigError(f"{file} is its own base: remove a 'base:' line")
-    values = _read_yaml(file)
-    base = values.pop("base", None)
+    return with_base(_read_yaml(file), (*above, file.resolve()))
+
+
+def with_base(params: dict[str, Any], above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """`params` on top of the file that its `base` names, if it names one."""
+    base = params.get("base")
     if base is None:
-        return values
+        return params
     if not isinstance(base, str) or not base:
-        raise ConfigError(
-            f"base in {file} must be a file name, got {base!r}: for example type base: base.yaml"
-        )
-    return _read_file(file.parent / base, (*above, file.resolve())) | values
+        raise ConfigError(f"base must be a parameter file, got {base!r}: type base: params/seed/base.yaml")
+    places = [Path(base), *(folder / base for file in above[-1:] for folder in file.parents)]
+    found = next((place for place in places if place.is_file()), Path(base))
+    return _read_file(found, above) | {name: value for name, value in params.items() if name != "base"}
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
