@@ -289,5 +289,5 @@ def test_a_base_may_have_a_base(tmp_path):
     with pytest.raises(ConfigError, match=r"there is no parameter file .*nosuch.yaml"):
         read_params(tmp_path / "a.yaml")
     (tmp_path / "a.yaml").write_text("base: [b.yaml]\n")
-    with pytest.raises(ConfigError, match="type base: params/seed/base.yaml"):
+    with pytest.raises(ConfigError, match=r"type base: params/seed/base\.yaml"):
         read_params(tmp_path / "a.yaml")
