@@ -1,44 +1,76 @@
-"""`last.ckpt`, to continue from, and `model/`, to use and share."""
+"""`last.ckpt`, to continue from, `previous.ckpt`, should that be damaged, and `model/`, to use and share."""
 
 from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
 
 import torch
 
 from tok1d.runs import Run, RunError, replacing
+from tok1d.state import State
 from tok1d.tokenizer import Tokenizer
 
 
-def save_checkpoint(
-    run: Run, step: int, model: Tokenizer, ema: Tokenizer, optimizers: list, seconds: float
-) -> None:
-    state = dict(
-        step=step, seconds=seconds, model=model.state_dict(), ema=ema.state_dict(),
-        optimizers=[optimizer.state_dict() for optimizer in optimizers],
-    )  # fmt: skip
-    with replacing(run / "last.ckpt") as temporary:
-        torch.save(state, temporary)
+def save_checkpoint(run: Run, state: State) -> None:
+    """Write `last.ckpt`; the one before stays as `previous.ckpt`. Raises `RunError` when it cannot."""
+    content = {name: module.state_dict() for name, module in state.modules().items()}
+    content |= {"optimizers": [o.state_dict() for o in state.optimizers], "counts": state.counts}
+    with writable(run, f"the checkpoint of step {state.step}"), replacing(run / "last.ckpt") as temporary:
+        torch.save(content, temporary)
+        keep(run)
 
 
-def load_checkpoint(run: Run, model: Tokenizer, ema: Tokenizer, optimizers: list) -> tuple[int, float]:
-    """Fill everything from `last.ckpt`; returns (steps done, seconds spent), (0, 0) where there is none."""
-    path = run / "last.ckpt"
-    if not path.exists():
-        return 0, 0.0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        for optimizer, optimizer_state in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(optimizer_state)
-    except Exception as error:
-        raise RunError(
-            f"{path} cannot be continued from ({str(error).splitlines()[0]}): "
-            f"delete it to start this run again"
-        ) from error
-    print(f"continuing {run.path} from step {state['step']}")
-    return state["step"], state["seconds"]
+def keep(run: Run) -> None:
+    """Make the `last.ckpt` that is about to be replaced `previous.ckpt`, without ever having neither."""
+    if (run / "last.ckpt").exists():
+        with replacing(run / "previous.ckpt") as temporary:
+            os.link(run / "last.ckpt", temporary)
+
+
+def load_checkpoint(run: Run, state: State) -> bool:
+    """Fill `state` from `last.ckpt`, or if that is damaged from `previous.ckpt`; False if there is neither.
+
+    Raises `RunError` if none that is there can be used.
+    """
+    failures = []
+    for path in (run / "last.ckpt", run / "previous.ckpt"):
+        if path.exists():
+            try:
+                _fill(state, torch.load(path, map_location="cpu", weights_only=True))
+            except Exception as error:
+                failures.append(f"{path} cannot be continued from ({str(error).splitlines()[0][:120]})")
+                continue
+            damaged = f"{failures[0]}: " if failures else ""
+            print(f"{damaged}continuing {run.path} from step {state.step}")
+            return True
+    if failures:
+        raise RunError(f"{failures[0]}: delete {run.path} to start this run again")
+    return False
+
+
+def _fill(state: State, content: dict) -> None:
+    for name, module in state.modules().items():
+        module.load_state_dict(content[name])
+    for optimizer, its in zip(state.optimizers, content["optimizers"], strict=True):
+        optimizer.load_state_dict(its)
+    state.counts |= content["counts"]
 
 
 def save_model(run: Run, model: Tokenizer) -> None:
-    with replacing(run / "model") as temporary:
+    with writable(run, "the model"), replacing(run / "model") as temporary:
         model.save_pretrained(temporary)
+
+
+@contextlib.contextmanager
+def writable(run: Run, what: str) -> Iterator[None]:
+    """Turn a full disk, or one that cannot be written, into one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save speaks of a full disk as a RuntimeError
+        why = os.strerror(error.errno).lower() if getattr(error, "errno", None) else "is the disk full?"
+        raise RunError(
+            f"{what} cannot be written to {run.path} ({why}): make room there; "
+            f"the same command continues from the last checkpoint"
+        ) from error

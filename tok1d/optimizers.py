@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tok1d.config import TrainConfig
 from tok1d.muon import Muon
 from tok1d.tokenizer import Tokenizer
 
 
-def build_optimizers(model: Tokenizer, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    model: Tokenizer, config: TrainConfig, alignment: nn.Module | None = None
+) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for what maps vectors to vectors and AdamW for the rest.
+
+    `alignment` is a loss whose head learns with the model.
 
     Patch embedding and pixel head are such maps too: with AdamW on them, as is usual for a language model's
     embedding and head, 32 tokens reach 20.3 dB where they reach 23.4 dB with Muon (64 px dashcam frames, 100
@@ -21,8 +26,8 @@ def build_optimizers(model: Tokenizer, config: TrainConfig) -> list[torch.optim.
     """
     betas = (config.beta1, config.beta2)
     matrices, rest = (
-        groups(model, config.encoder_lr_decay, True),
-        groups(model, config.encoder_lr_decay, False),
+        groups(model, config.encoder_lr_decay, True, alignment),
+        groups(model, config.encoder_lr_decay, False, alignment),
     )
     muon = config.optimizer == "muon"
     for group in matrices:
@@ -32,14 +37,23 @@ def build_optimizers(model: Tokenizer, config: TrainConfig) -> list[torch.optim.
     if muon:
         return [
             Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay),
-            torch.optim.AdamW(rest, lr=config.lr, betas=betas, weight_decay=0.0),
+            torch.optim.AdamW(rest, lr=config.lr, betas=betas, weight_decay=0.0, fused=True),
         ]
+    groups_of_all = [*matrices, *rest]
     return [
-        torch.optim.AdamW([*matrices, *rest], lr=config.lr, betas=betas, weight_decay=config.weight_decay)
+        torch.optim.AdamW(
+            groups_of_all, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True
+        )
     ]
 
 
-def groups(model: Tokenizer, decay: float, maps: bool) -> list[dict]:
+def discriminator_optimizer(discriminator: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW without weight decay, as a rule at the tokenizer's own learning rate."""
+    lr, betas = config.discriminator_lr or config.lr, (config.beta1, config.beta2)
+    return torch.optim.AdamW(discriminator.parameters(), lr=lr, betas=betas, weight_decay=0.0, fused=True)
+
+
+def groups(model: Tokenizer, decay: float, maps: bool, alignment: nn.Module | None = None) -> list[dict]:
     """Trainable parameters (those that are maps, or the others) by learning-rate factor, largest first.
 
     Layer-wise decay, as BEiT (arXiv:2106.08254) fine-tunes: the last block of the encoder learns `decay`
@@ -47,13 +61,19 @@ def groups(model: Tokenizer, decay: float, maps: bool) -> list[dict]:
     """
     top = len(model.encoder.vit.blocks) + 1
     by_factor: dict[float, list] = {1.0: []}
-    for name, p in model.named_parameters():
+    for name, p in _named(model, alignment):
         if p.requires_grad and is_map(name, p) == maps:
             layer = (
                 model.encoder.layer_of(name.removeprefix("encoder.")) if name.startswith("encoder.") else top
             )
             by_factor.setdefault(decay ** (top - layer), []).append(p)
     return [{"params": by_factor[factor], "factor": factor} for factor in sorted(by_factor, reverse=True)]
+
+
+def _named(model: Tokenizer, alignment: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    if alignment is not None:
+        yield from alignment.named_parameters(prefix="alignment")
 
 
 def is_map(name: str, p: Tensor) -> bool:
@@ -73,11 +93,11 @@ def is_map(name: str, p: Tensor) -> bool:
     return p.ndim >= 2 and not any(table in name for table in tables)
 
 
-def set_learning_rate(optimizers: list, step: int, config: TrainConfig) -> None:
-    """Linear warm-up, then a cosine to 0 at the last step."""
+def set_learning_rate(optimizers: list, step: int, config: TrainConfig, factor: float = 1.0) -> None:
+    """Linear warm-up, then a cosine to 0 at the last step, all times `factor`."""
     warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
     share = max(0, step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group.setdefault("peak_lr", group["lr"])
-            group["lr"] = group["peak_lr"] * warmup * 0.5 * (1 + math.cos(math.pi * share))
+            group["lr"] = group["peak_lr"] * factor * warmup * 0.5 * (1 + math.cos(math.pi * share))

@@ -1,12 +1,12 @@
 """The training loop, on one page.
 
-Every random choice of step `s` (images, crops, number of tokens) is a pure function of (seed, s), and a
-checkpoint holds everything else, so a killed run ends with the weights it would have had.
+Every random choice of step `s` (images, crops, number of tokens, noise) is a pure function of (seed, s), and
+a checkpoint holds everything else, so a killed run ends with the weights it would have had. A step itself is
+in `tok1d.step`, what it minimises in `tok1d.objective`.
 """
 
 from __future__ import annotations
 
-import copy
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,18 +15,22 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from tqdm import tqdm
 
 from tok1d.checkpoints import load_checkpoint, save_checkpoint, save_model
 from tok1d.config import TokenizerConfig, TrainConfig
-from tok1d.data import Images, to_float
+from tok1d.data import Images
 from tok1d.headless import headless
 from tok1d.load_report import add_parameters, begun, start_encoder
-from tok1d.losses import pixel_loss, ramp
-from tok1d.optimizers import build_optimizers, set_learning_rate
-from tok1d.runs import Run
+from tok1d.loader import Loader
+from tok1d.optimizers import set_learning_rate
+from tok1d.parallel import wrap
+from tok1d.runs import Run, RunError
+from tok1d.state import State
+from tok1d.step import train_step
 from tok1d.tokenizer import Tokenizer
+
+SETBACK = 0.3  # the learning rate's factor after going back to a checkpoint
 
 
 def train(
@@ -57,67 +61,103 @@ def loop(
 ) -> Tokenizer:
     """`train` with the folder locked; a `stop` that is no longer empty ends it after a checkpoint."""
     accelerator = Accelerator(mixed_precision=precision(config))
+    rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(config.seed)
     model = Tokenizer(tokenizer_config)
     if begun(run):
         model.encoder.freeze(config.encoder_freeze)
     else:
         run.write_json("load_report.json", start_encoder(model.encoder, tokenizer_config, config))
-    ema = copy.deepcopy(model).requires_grad_(False).to(accelerator.device)
-    optimizers = build_optimizers(model, config)
-    start, seconds = load_checkpoint(run, model, ema, optimizers)
-    model, *optimizers = accelerator.prepare(model.to(accelerator.device), *optimizers)
-    run.keep_metrics(start)
-    began = time.monotonic() - seconds
-    run.write_manifest({"train": images.fingerprint}, seconds)
+    state = State.new(model, config, accelerator.device)
+    if not load_checkpoint(run, state):
+        save_checkpoint(run, state)  # to go back to; and a full disk shows now, not hours from now
+    network = wrap(state.model, config, accelerator)
+    run.keep_metrics(state.step)
+    clock = Clock(state)
+    run.write_manifest({"train": images.fingerprint}, clock.seconds)
 
-    for step in progress(range(start, config.steps), start, config.steps):
-        batch = to_float(images.train_batch(
-            step, config.batch_size, config.seed, accelerator.process_index, accelerator.num_processes
-        ).to(accelerator.device))  # fmt: skip
-        num_tokens = sample_num_tokens(step, tokenizer_config, config)
-        set_learning_rate(optimizers, step, config)
-        model.train()
-        accelerator.unwrap_model(model).quantizer.entropy_weight = ramp(
-            config.entropy_weight, config.entropy_weight_end, step, config.entropy_decay_steps
+    with Loader(images, config, accelerator.device, rank, world, state.step) as loader:
+        for _ in progress(state, config.steps):
+            set_learning_rate(state.optimizers, state.step, config, SETBACK ** state.counts["setbacks"])
+            torch.manual_seed(hash((config.seed, state.step, rank)) % 2**63)
+            logged = (state.step + 1) % config.log_every == 0 or state.step + 1 == config.steps
+            parts = loader.parts(state.step)
+            num_tokens = sample_num_tokens(state.step, tokenizer_config, config)
+            report = report_learning(run, state, config)
+            record = train_step(state, network, parts, num_tokens, config, accelerator, logged, report)
+            state.counts["step"] += 1
+            if state.counts["in_a_row"] >= config.nan_patience:
+                go_back(run, state)
+                continue
+            if logged:
+                lr = state.of_model[-1].param_groups[0]["lr"]
+                record = {"step": state.step, "num_tokens": num_tokens, "lr": lr} | record
+                record["skipped"] = state.counts["skipped"]
+                run.log(record)
+                on_log(record | clock.lap(state.step, config.batch_size, loader.waited))
+            due = state.step % config.checkpoint_every == 0 or state.step == config.steps or stop
+            if due and not state.counts["in_a_row"]:
+                clock.write(state)
+                save_checkpoint(run, state)
+            if stop and state.step < config.steps:
+                raise KeyboardInterrupt(
+                    f"stopped at step {state.step}; the same command continues from there"
+                )
+    save_model(run, state.ema)
+    run.write_manifest({"train": images.fingerprint}, clock.seconds)
+    return state.ema.eval()
+
+
+def report_learning(run: Run, state: State, config: TrainConfig) -> Callable[[], None]:
+    """Once, with gradients there: which weights learn. Not at step 0, where a head that starts at 0 lets no
+    gradient through.
+    """
+    if state.step != min(1, config.steps - 1):
+        return lambda: None
+    return lambda: add_parameters(run, state.model, state.of_model)
+
+
+def go_back(run: Run, state: State) -> None:
+    """Restore the last checkpoint after too many steps without a finite gradient, and learn more slowly from
+    there; the second time give up.
+    """
+    step, setbacks, skipped = state.step, state.counts["setbacks"], state.counts["skipped"]
+    what = f"{state.counts['in_a_row']} steps in a row, up to step {step}, had no finite gradient"
+    if setbacks:
+        raise RunError(
+            f"nan: {what}, again after a lower learning rate: type another run=NAME with a third of lr, "
+            f"a smaller grad_clip or mixed_precision=no"
         )
+    load_checkpoint(run, state)
+    state.counts |= {"setbacks": setbacks + 1, "skipped": skipped, "in_a_row": 0}
+    run.keep_metrics(state.step)
+    print(f"{what}: back to step {state.step}, from there at {SETBACK} of the learning rate")
 
-        with accelerator.autocast():
-            output = model(batch, num_tokens)
-        loss = pixel_loss(output.images, batch, config) + config.quantizer_weight * output.loss
-        accelerator.backward(loss)
-        grad_norm = accelerator.clip_grad_norm_(model.parameters(), config.grad_clip)
-        if step == min(
-            1, config.steps - 1
-        ):  # not at step 0: a head that starts at 0 lets no gradient through
-            add_parameters(run, accelerator.unwrap_model(model), optimizers)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        update_ema(ema, accelerator.unwrap_model(model), min(config.ema_decay, (1 + step) / (10 + step)))
 
-        done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            record = {
-                "step": done,
-                "loss": loss.item(),
-                "psnr": batch_psnr(output.images, batch),
-                "num_tokens": num_tokens,
-                "code_usage": code_usage(output.ids, ema.quantizer.codebook_size),
-                "grad_norm": float(grad_norm),
-                "lr": optimizers[-1].param_groups[0]["lr"],
-            }
-            run.log(record)
-            on_log(record)
-        if done % config.checkpoint_every == 0 or done == config.steps or stop:
-            save_checkpoint(
-                run, done, accelerator.unwrap_model(model), ema, optimizers, time.monotonic() - began
-            )
-        if stop and done < config.steps:
-            raise KeyboardInterrupt(f"stopped after step {done}; the same command continues from there")
-    save_model(run, ema)
-    run.write_manifest({"train": images.fingerprint}, time.monotonic() - began)
-    return ema.eval()
+class Clock:
+    """Seconds of training over all starts, and what the last stretch of steps took."""
+
+    def __init__(self, state: State):
+        self.began = time.monotonic() - state.counts["seconds"]
+        self.mark, self.step, self.waited = time.monotonic(), state.step, 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def write(self, state: State) -> None:
+        state.counts["seconds"] = self.seconds
+
+    def lap(self, step: int, batch_size: int, waited: float) -> dict[str, float]:
+        """Images a second since the last call, and the share of that time spent waiting for images."""
+        now = time.monotonic()
+        took, steps = max(now - self.mark, 1e-9), step - self.step
+        facts = {
+            "images_per_second": round(steps * batch_size / took, 2),
+            "loader_wait": round((waited - self.waited) / took, 4),
+        }
+        self.mark, self.step, self.waited = now, step, waited
+        return facts
 
 
 def precision(config: TrainConfig) -> str:
@@ -136,23 +176,6 @@ def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig
     if not tokenizer.elastic or step < config.elastic_full_share * config.steps:
         return tokenizer.num_latent_tokens
     return int(np.random.default_rng((config.seed, 2, step)).choice(tokenizer.token_counts))
-
-
-@torch.no_grad()
-def update_ema(ema: Tokenizer, model: Tokenizer, decay: float) -> None:
-    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
-
-
-def code_usage(ids: Tensor, codebook_size: int) -> float:
-    """Distinct codes in `ids`, as a share of the most there could be."""
-    return ids.unique().numel() / min(ids.numel(), codebook_size)
-
-
-@torch.no_grad()
-def batch_psnr(reconstruction: Tensor, images: Tensor) -> float:
-    """Mean PSNR over the batch, dB."""
-    mse = (reconstruction.float().clamp(0, 1) - images).square().mean((1, 2, 3))
-    return float((-10 * mse.clamp_min(1e-10).log10()).mean())
 
 
 @contextmanager
@@ -175,8 +198,12 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def progress(steps: range, start: int, total: int) -> Iterator[int]:
-    """A plain progress bar; seldom redrawn when nobody watches."""
-    return iter(
-        tqdm(steps, "training", total, initial=start, unit="step", mininterval=30 if headless() else 1)
+def progress(state: State, steps: int) -> Iterator[int]:
+    """Go on until `state` is at `steps`, with a plain progress bar, seldom redrawn when nobody watches."""
+    bar = tqdm(
+        total=steps, initial=state.step, desc="training", unit="step", mininterval=30 if headless() else 1
     )
+    with bar:
+        while state.step < steps:
+            yield state.step
+            bar.update(state.step - bar.n)
