@@ -36,7 +36,7 @@ def start(outputs, **params):
 @pytest.fixture
 def saved(tmp_path):
     """A run folder with checkpoints of steps 1 and 2, and the weights of each."""
-    run, weights = Run(tmp_path), []
+    run = Run(tmp_path)
     state = fresh()
     for step in (1, 2):
         state.counts["step"] = step

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tok1d.config import ConfigError, TokenizerConfig
-from tok1d.vit import build_vit, mixing_matrix, prefix_mask
+from tok1d.vit import build_vit, mixing_matrix, prefix_mask, through
 
 
 class Encoder(nn.Module):
@@ -34,6 +34,7 @@ class Encoder(nn.Module):
             mixing_matrix(config.num_latent_tokens, config.grid**2) if config.token_mixing else None
         )  # [K, N]
         self.elastic = config.elastic
+        self.recompute = False  # activations, in the backward pass: see `tok1d.speed`
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -63,9 +64,7 @@ class Encoder(nn.Module):
         mask = prefix_mask(x.shape[1], num_tokens, x.device) if self.elastic else None
         x = torch.cat([x, latents], dim=1)  # [B, P + N + K, D]
         rotate = {} if rope is None else {"rope": extend_rope(rope, num_tokens)}
-        for block in self.vit.blocks:
-            x = block(x, attn_mask=mask, **rotate)
-        return x
+        return through(self.vit.blocks, x, self.recompute, attn_mask=mask, **rotate)
 
     def layer_of(self, name: str) -> int:
         """The layer of the parameter `name` of this encoder: 0 for the embeddings, then the blocks from 1,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
+from typing import Any
 
 import timm
 import torch
@@ -10,6 +12,7 @@ from timm.layers import build_sincos2d_pos_embed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tok1d.backbones import TIMM, timm_name
 from tok1d.config import ConfigError, TokenizerConfig
@@ -21,6 +24,14 @@ VIT_SIZES: dict[str, tuple[int, int, int]] = {  # width, depth, heads
     "B": (768, 12, 12),
     "L": (1024, 24, 16),
 }
+
+
+def through(blocks: Iterable[nn.Module], x: Tensor, recompute: bool = False, **options: Any) -> Tensor:
+    """x [B, N, D] through the blocks; `recompute` keeps their inputs only and computes them again backwards."""
+    recompute = recompute and torch.is_grad_enabled()
+    for block in blocks:
+        x = checkpoint(block, x, use_reentrant=False, **options) if recompute else block(x, **options)
+    return x
 
 
 def build_vit(config: TokenizerConfig) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
