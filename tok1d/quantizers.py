@@ -23,6 +23,7 @@ class Quantized(NamedTuple):
     codes: Tensor  # [B, K, dim]
     ids: Tensor  # [B, K] int64, 0 … codebook_size - 1
     loss: Tensor  # scalar
+    terms: dict[str, Tensor] = {}  # noqa: RUF012
 
 
 class FSQ(nn.Module):

@@ -16,6 +16,9 @@ class Reconstruction(NamedTuple):
     images: Tensor  # [B, 3, H, W], about 0 … 1, not clamped
     ids: Tensor  # [B, K] int64
     loss: Tensor  # scalar, the quantizer's own loss
+    terms: dict[str, Tensor]  # what that loss consists of, by name; detached, to log
+    codes: Tensor  # [B, k, dim]
+    features: Tensor  # [B, N, D], the decoder's patches after its middle block
 
 
 class Tokenizer(
@@ -51,7 +54,7 @@ class Tokenizer(
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, k, dim] -> images [B, 3, H, W], clamped to 0 … 1."""
-        return self.decoder(codes).clamp(0, 1)
+        return self.decoder(codes).images.clamp(0, 1)
 
     def decode_ids(self, ids: Tensor) -> Tensor:
         """token ids [B, k] -> images [B, 3, H, W], clamped to 0 … 1."""
@@ -60,8 +63,9 @@ class Tokenizer(
 
     def forward(self, images: Tensor, num_tokens: int | None = None) -> Reconstruction:
         """images [B, 3, H, W] in 0 … 1 -> their reconstruction from `num_tokens` tokens (None: all K)."""
-        codes, ids, loss = self.quantize(images, num_tokens)
-        return Reconstruction(self.decoder(codes), ids, loss)
+        codes, ids, loss, terms = self.quantize(images, num_tokens)
+        decoded = self.decoder(codes)
+        return Reconstruction(decoded.images, ids, loss, terms, codes, decoded.features)
 
     def _count(self, num_tokens: int | None) -> int:
         K = self.config.num_latent_tokens

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tok1d.config_types import Config, Float, Init, Int, Ints, Like, Size
+from tok1d.config_types import Config, Counts, Float, Init, Int, Ints, Like, Size
 
 
 class TokenizerConfig(Config):
@@ -28,7 +28,11 @@ class TokenizerConfig(Config):
         "patch", description="patch: one linear map a patch; cnn: VQGAN's convolutional decoder"
     )
     cnn_channels: Int = Field(128, ge=32, le=1024, multiple_of=32, description="channels at full resolution")
-    cnn_multipliers: Ints = Field((1, 1, 2, 2, 4), description="times as many, from full resolution down")
+    cnn_multipliers: Counts = Field((1, 1, 2, 2, 4), description="times as many, from full resolution down")
+    cnn_blocks: Int = Field(
+        2, ge=1, le=8, description="its residual blocks a level, less one, as VQGAN counts"
+    )
+    cnn_attention: Counts = Field((16,), description="sides at which its levels have attention")
     quantizer: Literal["fsq", "vq", "vq_ema", "lfq", "simvq", "softvq", "kl"] = Field(
         "fsq", description="fsq, vq (L2-normalised codebook), vq_ema, lfq, simvq, softvq or kl (continuous)"
     )
@@ -60,6 +64,15 @@ class TokenizerConfig(Config):
             near = max(-(-8 // patch), min(round(size / patch), 2048 // patch)) * patch
             raise ValueError(
                 f"image_size={size} is no multiple of patch_size={patch}: type image_size={near}"
+            )
+        doublings = len(self.cnn_multipliers) - 1
+        if self.decoder_head == "cnn" and 2**doublings != patch:
+            wanted = round(math.log2(patch))
+            fits = ",".join(map(str, (1,) * (wanted - 4) + (1, 1, 2, 2, 4)[-wanted - 1 :]))
+            hint = f"cnn_multipliers={fits}" if 2**wanted == patch else f"patch_size={2**wanted}"
+            raise ValueError(
+                f"decoder_head=cnn with {doublings + 1} cnn_multipliers enlarges {2**doublings} times, not "
+                f"patch_size={patch}: type {hint}"
             )
         if not self.fsq_levels or min(self.fsq_levels) < 3 or math.prod(self.fsq_levels) > 2**20:
             got = ",".join(map(str, self.fsq_levels)) or ()
