@@ -78,7 +78,7 @@ def test_no_checkpoint_is_no_error(tmp_path):
 
 
 def test_a_disk_that_fills_up_while_saving(tmp_path):
-    """A real file system of 12 MB: the first two checkpoints (the second beside the first) fit, no third."""
+    """A real file system of 24 MB, filled between the checkpoints of steps 4 and 8."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -113,7 +113,7 @@ def test_a_disk_that_fills_up_while_saving(tmp_path):
         one, other = (load_file(r / "model" / "model.safetensors") for r in (run, elsewhere))
         assert all(torch.equal(one[name], other[name]) for name in one)
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_a_file_too_large_for_its_owner(tmp_path):

@@ -43,9 +43,10 @@ def test_6_the_generator_leaves_nothing_in_the_discriminators_gradient(game):
     objective.zero_grad()
     logits = objective.discriminator(torch.cat([images, tokenizer(images).images.detach()]))
     hinge_discriminator(*logits.chunk(2)).backward()
-    for name, grad in gradients(objective.discriminator).items():
+    alone = gradients(objective.discriminator)
+    assert all(grad.any() for name, grad in alone.items() if name.endswith("weight"))
+    for name, grad in alone.items():
         torch.testing.assert_close(mixed[name], grad)
-        assert grad.abs().max() > 0
 
 
 def test_the_gradient_is_that_of_the_losses_written_out(game):

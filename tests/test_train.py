@@ -77,7 +77,7 @@ def test_interrupted_it_saves_and_continues(finished, tmp_path):
     """SIGTERM, as a cluster sends it: a checkpoint at that step, the notebook so far, exit code 1."""
     assert start_and_signal(tmp_path, 30, signal.SIGTERM) == 1
     run = Run(tmp_path / "runs" / "quickstart")
-    saved = torch.load(run / "last.ckpt", weights_only=True)["step"]
+    saved = torch.load(run / "last.ckpt", weights_only=True)["counts"]["step"]
     assert saved >= 30 and not run.done
     assert (run / "train.failed.ipynb").exists()
     assert train_tiny(tmp_path, **LONG).returncode == 0

@@ -40,7 +40,8 @@ def load_checkpoint(run: Run, state: State) -> bool:
             try:
                 _fill(state, torch.load(path, map_location="cpu", weights_only=True))
             except Exception as error:
-                failures.append(f"{path} cannot be continued from ({str(error).splitlines()[0][:120]})")
+                why = (str(error).splitlines() or [type(error).__name__])[0][:120]
+                failures.append(f"{path} cannot be continued from ({why})")
                 continue
             damaged = f"{failures[0]}: " if failures else ""
             print(f"{damaged}continuing {run.path} from step {state.step}")

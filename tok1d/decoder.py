@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tok1d.cnn_decoder import CNNDecoder
 from tok1d.config import TokenizerConfig
-from tok1d.vit import VIT_SIZES, grid_positions, init_blocks, mixing_matrix
+from tok1d.vit import VIT_SIZES, grid_positions, init_blocks, mixing_matrix, through
 
 
 class Decoded(NamedTuple):
@@ -39,6 +39,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.to_pixels, self.blend = pixel_head(config, width)
         self.grid = config.grid
+        self.recompute = False  # activations, in the backward pass: see `tok1d.speed`
 
     def forward(self, codes: Tensor) -> Decoded:
         """codes [B, k, code_dim], 1 ≤ k ≤ K -> images [B, 3, H, W], and features [B, N, D]."""
@@ -49,11 +50,9 @@ class Decoder(nn.Module):
             patches = patches + self.mix[:, :k] @ tokens
         x = torch.cat([patches, tokens + self.token_positions[:k]], dim=1)  # [B, N + k, D]
         N, middle = self.grid**2, len(self.blocks) // 2
-        for block in self.blocks[:middle]:
-            x = block(x)
+        x = through(self.blocks[:middle], x, self.recompute)
         features = x[:, :N]  # [B, N, D]
-        for block in self.blocks[middle:]:
-            x = block(x)
+        x = through(self.blocks[middle:], x, self.recompute)
         x = self.norm(x[:, :N])  # [B, N, D]
         x = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))  # [B, D, h, w]
         return Decoded(self.blend(self.to_pixels(x)) * 0.5 + 0.5, features)

@@ -12,11 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from tok1d.adversarial import LeCam, adaptive_weight, hinge_discriminator, hinge_generator
-from tok1d.alignment import build_alignment
+
+try:
+    from tok1d.alignment import build_alignment
+    from tok1d.perceptual import build_perceptual
+except ImportError:
+    pass
 from tok1d.config import TrainConfig
 from tok1d.discriminators import build_discriminator
 from tok1d.losses import pixel_terms, ramp
-from tok1d.perceptual import build_perceptual
 from tok1d.tokenizer import Reconstruction, Tokenizer
 
 Terms = dict[str, Tensor]  # detached 0-d tensors, by the name they are logged under

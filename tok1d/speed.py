@@ -19,7 +19,7 @@ VARIANTS = 64  # sequence lengths (an elastic tokenizer's token counts) that one
 def tune(model: Tokenizer, objective: Objective, config: TrainConfig) -> None:
     """Prepare a training's networks in place; to be called once, before they are wrapped or used."""
     model.encoder.recompute = model.decoder.recompute = config.checkpoint_activations
-    for module in (model.decoder.head, objective.perceptual, objective.discriminator):
+    for module in (model.decoder.to_pixels, objective.perceptual, objective.discriminator):
         if module is not None:
             module.to(memory_format=torch.channels_last)
     if config.compile:

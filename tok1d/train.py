@@ -26,6 +26,7 @@ from tok1d.loader import Loader
 from tok1d.optimizers import set_learning_rate
 from tok1d.parallel import wrap
 from tok1d.runs import Run, RunError
+from tok1d.speed import tune
 from tok1d.state import State
 from tok1d.step import train_step
 from tok1d.tokenizer import Tokenizer
@@ -69,6 +70,7 @@ def loop(
     else:
         run.write_json("load_report.json", start_encoder(model.encoder, tokenizer_config, config))
     state = State.new(model, config, accelerator.device)
+    tune(state.model, state.objective, config)
     if not load_checkpoint(run, state):
         save_checkpoint(run, state)  # to go back to; and a full disk shows now, not hours from now
     network = wrap(state.model, config, accelerator)
