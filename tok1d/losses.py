@@ -1,21 +1,38 @@
-"""What training minimises."""
+"""How far a reconstruction's pixels are from the image's."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from tok1d.config import TrainConfig
+from tok1d.config import LossConfig
+
+CHARBONNIER_EPS = 1e-3  # about where it turns from squared to absolute, in 0 … 1 (as in arXiv:1710.01992)
 
 
-def pixel_loss(reconstruction: Tensor, images: Tensor, config: TrainConfig) -> Tensor:
-    """Weighted mean absolute and mean squared error of two [B, 3, H, W] in 0 … 1; scalar."""
-    loss = reconstruction.new_zeros(())
-    if config.l1_weight:
-        loss = loss + config.l1_weight * F.l1_loss(reconstruction, images)
-    if config.l2_weight:
-        loss = loss + config.l2_weight * F.mse_loss(reconstruction, images)
+def pixel_loss(reconstruction: Tensor, images: Tensor, config: LossConfig) -> Tensor:
+    """Weighted sum of the `pixel_terms` of two [B, 3, H, W] in 0 … 1; scalar."""
+    loss = reconstruction.new_zeros((), dtype=images.dtype)
+    for name, value in pixel_terms(reconstruction, images, config).items():
+        loss = loss + getattr(config, f"{name}_weight") * value
     return loss
+
+
+def pixel_terms(reconstruction: Tensor, images: Tensor, config: LossConfig) -> dict[str, Tensor]:
+    """Each mean error with a weight above 0, unweighted, by name: l1, l2 and charbonnier.
+
+    Charbonnier, sqrt(d² + eps²) - eps, is the absolute error with a smooth bottom (Charbonnier et al. 1994).
+    """
+    measures = {"l1": F.l1_loss, "l2": F.mse_loss, "charbonnier": charbonnier}
+    return {
+        name: measure(reconstruction, images)
+        for name, measure in measures.items()
+        if getattr(config, f"{name}_weight") > 0
+    }
+
+
+def charbonnier(reconstruction: Tensor, images: Tensor) -> Tensor:
+    return ((reconstruction - images).square() + CHARBONNIER_EPS**2).sqrt().mean() - CHARBONNIER_EPS
 
 
 def ramp(start: float, end: float, step: int, steps: int) -> float:
