@@ -84,6 +84,7 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 def _prefetch(args: argparse.Namespace) -> None:
+    from tok1d.loss_weights import loss_weights
     from tok1d.weights import read_weights
 
     texts = [text for text in args.params if "=" in text and not Path(text).exists()]
@@ -91,12 +92,11 @@ def _prefetch(args: argparse.Namespace) -> None:
     seen = set()
     for params in [read_params(file) for file in files] or [{}]:
         _, _, tokenizer, train, _ = parse(params | _pairs(texts), *NOTEBOOKS["train"])
-        if tokenizer.encoder_init == "random":
-            continue
-        weights = read_weights(tokenizer, train)
-        if weights.sha256 not in seen:
-            print(f"{weights.source}\n  {weights.path}\n  sha256 {weights.sha256}", flush=True)
-        seen.add(weights.sha256)
+        encoder = [] if tokenizer.encoder_init == "random" else [read_weights(tokenizer, train)]
+        for weights in encoder + loss_weights(train):
+            if weights.sha256 not in seen:
+                print(f"{weights.source}\n  {weights.path}\n  sha256 {weights.sha256}", flush=True)
+            seen.add(weights.sha256)
     print(f"{len(seen)} pretrained files are on this machine" if seen else "no pretrained file is needed")
 
 

@@ -8,12 +8,10 @@ BatchNorm, GroupNorm (arXiv:1803.08494) stands.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tok1d.config import LossConfig
-
-LEAST_SIDE = 32  # px; smaller images are enlarged, or nothing of them would be left after the strides
+from tok1d.frozen import enlarged
 
 
 class PatchGAN(nn.Module):
@@ -40,12 +38,6 @@ class PatchGAN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W] in 0 … 1 -> logits [B, 1, h, w], about H/8 - 2 a side."""
         return self.net(enlarged(images) * 2 - 1)
-
-
-def enlarged(images: Tensor) -> Tensor:
-    """Images [B, 3, H, W] with a shorter side of at least `LEAST_SIDE` pixels."""
-    scale = LEAST_SIDE / min(images.shape[-2:])
-    return images if scale <= 1 else F.interpolate(images, scale_factor=scale, mode="bilinear")
 
 
 def build_discriminator(config: LossConfig) -> nn.Module:
