@@ -143,9 +143,9 @@ def update_ema(ema: Tokenizer, model: Tokenizer, decay: float) -> None:
     torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
 
 
-def code_usage(ids: Tensor, codebook_size: int) -> float:
-    """Distinct codes in `ids`, as a share of the most there could be."""
-    return ids.unique().numel() / min(ids.numel(), codebook_size)
+def code_usage(ids: Tensor | None, codebook_size: int) -> float:
+    """Distinct codes in `ids`, as a share of the most there could be; 0 where there are none."""
+    return 0.0 if ids is None else ids.unique().numel() / min(ids.numel(), codebook_size)
 
 
 @torch.no_grad()
