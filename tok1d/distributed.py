@@ -38,3 +38,29 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     dist.all_reduce(flat)
     for grad, mean in zip(grads, (flat / world_size()).split([g.numel() for g in grads]), strict=True):
         grad.copy_(mean.view_as(grad))
+
+
+@torch.no_grad()
+def from_main(value: Tensor) -> Tensor:
+    """The main process's `value` in every process, overwriting their own; for what is drawn at random."""
+    if world_size() > 1:
+        dist.broadcast(value, 0)
+    return value
+
+
+@torch.no_grad()
+def whole_batch(part: Tensor) -> Tensor:
+    """Every process's part [B, ...] of a batch -> the batch that one process would have, [B · processes, ...].
+
+    Parts are interleaved, as `Images.train_batch` deals them.
+    """
+    if world_size() == 1:
+        return part
+    parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.stack(parts, 1).flatten(0, 1)
+
+
+def own_part(batch: Tensor) -> Tensor:
+    """This process's part [B, ...] of `whole_batch`."""
+    return batch[dist.get_rank() :: world_size()] if world_size() > 1 else batch

@@ -24,7 +24,7 @@ def statistics(output: Reconstruction, images: Tensor, codebook_size: int) -> di
         "psnr": (-10 * mse.clamp_min(1e-10).log10()).mean(),
         "moments": torch.stack([both.mean(1), both.square().mean(1)]),  # [2, 2, 3, h, w]
     }
-    if codebook_size:
+    if output.ids is not None:
         facts["codes"] = torch.bincount(output.ids.flatten(), minlength=codebook_size).float()
     return facts
 

@@ -47,7 +47,7 @@ class LossConfig(Config):
     perceptual_weight: Float = Field(0.0, ge=0, description="weight of the perceptual loss")
     perceptual_weights: Text = Field("", description="local file of its network; empty: from the hub")
     quantizer_weight: Float = Field(1.0, ge=0, description="weight of the quantizer's own loss")
-    entropy_weight: Float = Field(0.1, ge=0, description="vq and lfq entropy loss weight at the start")
+    entropy_weight: Float = Field(0.1, ge=0, description="vq, lfq and softvq entropy weight at the start")
     entropy_weight_end: Float = Field(0.001, ge=0, description="the same at the end of its decay")
     entropy_decay_steps: Int = Field(10_000, ge=1, description="steps of that decay")
     adversarial_weight: Float = Field(0.0, ge=0, description="weight of the adversarial (hinge) loss")
