@@ -84,6 +84,7 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 def _prefetch(args: argparse.Namespace) -> None:
+    from tok1d.parents import on_hub, read_parent
     from tok1d.weights import read_weights
 
     texts = [text for text in args.params if "=" in text and not Path(text).exists()]
@@ -91,9 +92,12 @@ def _prefetch(args: argparse.Namespace) -> None:
     seen = set()
     for params in [read_params(file) for file in files] or [{}]:
         _, _, tokenizer, train, _ = parse(params | _pairs(texts), *NOTEBOOKS["train"])
-        if tokenizer.encoder_init == "random":
+        if on_hub(train.init_from):
+            weights = read_parent(train.init_from)
+        elif train.init_from or tokenizer.encoder_init == "random":
             continue
-        weights = read_weights(tokenizer, train)
+        else:
+            weights = read_weights(tokenizer, train)
         if weights.sha256 not in seen:
             print(f"{weights.source}\n  {weights.path}\n  sha256 {weights.sha256}", flush=True)
         seen.add(weights.sha256)

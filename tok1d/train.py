@@ -22,10 +22,11 @@ from tok1d.checkpoints import load_checkpoint, save_checkpoint, save_model
 from tok1d.config import TokenizerConfig, TrainConfig
 from tok1d.data import Images, to_float
 from tok1d.headless import headless
-from tok1d.load_report import add_parameters, begun, start_encoder
+from tok1d.load_report import add_parameters
 from tok1d.losses import pixel_loss, ramp
 from tok1d.optimizers import build_optimizers, set_learning_rate
 from tok1d.runs import Run
+from tok1d.starting import start_model
 from tok1d.tokenizer import Tokenizer
 
 
@@ -41,7 +42,7 @@ def train(
     Returns the averaged (EMA) weights, in eval mode. `on_log` receives each record of `metrics.jsonl`.
     """
     with run.lock(), stop_signals() as stop:
-        if (run / "model" / "config.json").exists():
+        if run.has_model:
             print(f"{run.path} is trained already: loading it")
             return Tokenizer.from_pretrained(run / "model").eval()
         return loop(run, images, tokenizer_config, config, on_log, stop)
@@ -59,10 +60,7 @@ def loop(
     accelerator = Accelerator(mixed_precision=precision(config))
     torch.manual_seed(config.seed)
     model = Tokenizer(tokenizer_config)
-    if begun(run):
-        model.encoder.freeze(config.encoder_freeze)
-    else:
-        run.write_json("load_report.json", start_encoder(model.encoder, tokenizer_config, config))
+    start_model(run, model, config)
     ema = copy.deepcopy(model).requires_grad_(False).to(accelerator.device)
     optimizers = build_optimizers(model, config)
     start, seconds = load_checkpoint(run, model, ema, optimizers)
