@@ -49,7 +49,8 @@ def sentence(**params) -> str:
         (
             "quantizer",
             "fqs",
-            "must be one of fsq, vq, vq_ema, lfq, simvq, softvq, kl, got 'fqs': for example type quantizer=fsq",
+            "must be one of fsq, vq, vq_ema, lfq, simvq, softvq, kl, got 'fqs': for example "
+            "type quantizer=fsq",
         ),
         ("quantizer", 3, "must be one of fsq, vq, vq_ema, lfq, simvq, softvq, kl, got 3"),
         ("encoder_size", "b", "one of nano, T, S, B, L, got 'b': for example type encoder_size=B"),

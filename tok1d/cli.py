@@ -85,6 +85,7 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 def _prefetch(args: argparse.Namespace) -> None:
     from tok1d.loss_weights import loss_weights
+    from tok1d.parents import on_hub, read_parent
     from tok1d.weights import read_weights
 
     texts = [text for text in args.params if "=" in text and not Path(text).exists()]
@@ -92,8 +93,12 @@ def _prefetch(args: argparse.Namespace) -> None:
     seen = set()
     for params in [read_params(file) for file in files] or [{}]:
         _, _, tokenizer, train, _ = parse(params | _pairs(texts), *NOTEBOOKS["train"])
-        encoder = [] if tokenizer.encoder_init == "random" else [read_weights(tokenizer, train)]
-        for weights in encoder + loss_weights(train):
+        wanted = loss_weights(train)
+        if on_hub(train.init_from):
+            wanted.append(read_parent(train.init_from))
+        elif not train.init_from and tokenizer.encoder_init != "random":
+            wanted.append(read_weights(tokenizer, train))
+        for weights in wanted:
             if weights.sha256 not in seen:
                 print(f"{weights.source}\n  {weights.path}\n  sha256 {weights.sha256}", flush=True)
             seen.add(weights.sha256)

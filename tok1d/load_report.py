@@ -32,30 +32,14 @@ from tok1d.weights import command, read_weights
 LEAST_COSINE = 0.999  # with timm's own forward pass, in float32
 
 
-def prepare_encoder(run: Run, tokenizer: TokenizerConfig, start: StartConfig) -> dict[str, Any]:
-    """The report of a run that is about to train, before its images are decoded; written to the run folder.
-
-    A run that has begun keeps the report it started with, and needs no pretrained file. Raises `ConfigError`.
-    """
-    path = run / "load_report.json"
-    if begun(run) and path.exists():
-        return json.loads(path.read_text())
-    with torch.random.fork_rng(devices=[]):
-        report = start_encoder(Encoder(tokenizer), tokenizer, start)
-    run.write_json("load_report.json", report)
-    return report
-
-
-def begun(run: Run) -> bool:
-    """Whether the run has weights of its own to go on from."""
-    return (run / "last.ckpt").exists() or (run / "model" / "config.json").exists()
-
-
-def start_encoder(encoder: Encoder, tokenizer: TokenizerConfig, start: StartConfig) -> dict[str, Any]:
+def start_encoder(
+    encoder: Encoder, tokenizer: TokenizerConfig, start: StartConfig, proven: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Fill `encoder` with the pretrained weights it is to start from, freeze what is to stay, and report.
 
-    Random choices elsewhere are not disturbed. Raises `ConfigError` if a file cannot be had or does not fit,
-    or if the features differ from timm's own.
+    `proven` is a report that this run wrote before: of the same file, it is returned, and the features are
+    not compared again. Random choices elsewhere are not disturbed. Raises `ConfigError` if a file cannot be
+    had or does not fit, or if the features differ from timm's own.
     """
     encoder.freeze(start.encoder_freeze)
     report = {"encoder_init": tokenizer.encoder_init, "encoder_size": tokenizer.encoder_size}
@@ -71,6 +55,8 @@ def start_encoder(encoder: Encoder, tokenizer: TokenizerConfig, start: StartConf
     converted = convert(weights.state, encoder.vit)
     check(converted, tokenizer, start, weights.source)
     encoder.vit.load_state_dict(converted.state)
+    if proven and proven.get("sha256") == weights.sha256:
+        return proven
     network = timm_name(tokenizer.encoder_init, tokenizer.encoder_size)
     return report | {
         "network": network, "source": weights.source, "sha256": weights.sha256,
@@ -219,9 +205,12 @@ def part_of(name: str) -> str:
 def summary(report: dict[str, Any]) -> dict[str, Any]:
     """The report's facts, for `tables.facts`."""
     counts = Counter(row["status"] for row in report["tensors"])
-    facts = {key: report[key] for key in ("encoder_init", "network", "source", "sha256") if key in report}
-    facts |= {f"tensors {status}": counts[status] for status in ("loaded", "resampled", "dropped")}
-    facts |= {f"tensors {status}": counts[status] for status in ("missing", "unexpected")}
+    keys = ("init_from", "encoder_init", "network", "source", "sha256")
+    facts = {key: report[key] for key in keys if key in report}
+    if "changes" in report:
+        facts["changes"] = "<br>".join(report["changes"]) or "none"
+    other = ("new", "dropped") if "init_from" in report else ("dropped", "missing", "unexpected")
+    facts |= {f"tensors {status}": counts[status] for status in ("loaded", "resampled", *other)}
     for name, value in report.get("cosine", {}).items():
         facts[f"cosine with timm's own forward pass, {name.replace('_', ' ')}"] = f"{value:.6f}"
     return facts | {

@@ -38,7 +38,11 @@ FREE_TO_CHANGE = {
     "max_unreadable",
     *fields(*NOTEBOOKS["reconstruct"]),
 }
-NOT_BEGUN = {"encoder_weights", "encoder_revision"}  # free as well, until the run has weights of its own
+NOT_BEGUN = {
+    "encoder_weights",
+    "encoder_revision",
+    "init_from",
+}  # free as well, until the run has weights of its own
 VERSIONS = (
     "torch",
     "torchvision",
@@ -70,7 +74,7 @@ class Run:
         params = {name: value for config in configs for name, value in config.model_dump(mode="json").items()}
         run = cls(where)
         run.path.mkdir(parents=True, exist_ok=True)
-        free = FREE_TO_CHANGE if (run / "last.ckpt").exists() else FREE_TO_CHANGE | NOT_BEGUN
+        free = FREE_TO_CHANGE if run.begun else FREE_TO_CHANGE | NOT_BEGUN
         if (run.path / "params.yaml").exists():
             for name, old in run.params.items():
                 if name not in free and name in params and params[name] != old:
@@ -103,6 +107,16 @@ class Run:
         return (self / "done.json").exists() or (
             UNDER_RUNNER in os.environ and (self / "finished.json").exists()
         )
+
+    @property
+    def has_model(self) -> bool:
+        """Trained to the last step: its weights are in `model/`."""
+        return (self / "model" / "config.json").exists()
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has weights of its own to go on from."""
+        return self.has_model or (self / "last.ckpt").exists()
 
     def config(self, cls: type[Config]) -> Config:
         """The run's own parameters of one kind."""

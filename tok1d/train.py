@@ -21,12 +21,13 @@ from tok1d.checkpoints import load_checkpoint, save_checkpoint, save_model
 from tok1d.config import TokenizerConfig, TrainConfig
 from tok1d.data import Images
 from tok1d.headless import headless
-from tok1d.load_report import add_parameters, begun, start_encoder
+from tok1d.load_report import add_parameters
 from tok1d.loader import Loader
 from tok1d.optimizers import set_learning_rate
 from tok1d.parallel import wrap
 from tok1d.runs import Run, RunError
 from tok1d.speed import tune
+from tok1d.starting import start_model
 from tok1d.state import State
 from tok1d.step import train_step
 from tok1d.tokenizer import Tokenizer
@@ -46,7 +47,7 @@ def train(
     Returns the averaged (EMA) weights, in eval mode. `on_log` receives each record of `metrics.jsonl`.
     """
     with run.lock(), stop_signals() as stop:
-        if (run / "model" / "config.json").exists():
+        if run.has_model:
             print(f"{run.path} is trained already: loading it")
             return Tokenizer.from_pretrained(run / "model").eval()
         return loop(run, images, tokenizer_config, config, on_log, stop)
@@ -65,10 +66,7 @@ def loop(
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(config.seed)
     model = Tokenizer(tokenizer_config)
-    if begun(run):
-        model.encoder.freeze(config.encoder_freeze)
-    else:
-        run.write_json("load_report.json", start_encoder(model.encoder, tokenizer_config, config))
+    start_model(run, model, config)
     state = State.new(model, config, accelerator.device)
     tune(state.model, state.objective, config)
     if not load_checkpoint(run, state):

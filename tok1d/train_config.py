@@ -16,7 +16,7 @@ def _frozen_blocks(value: str) -> str:
 
 
 class StartConfig(Config):
-    """Where the encoder's weights come from, and which of them may move; see `tok1d.load_report`."""
+    """Where the weights come from, and which of them may move; see `tok1d.starting`."""
 
     encoder_weights: Text = Field("", description="local .safetensors or .pth; empty: from the hub")
     encoder_revision: Text = Field("", description="the hub's commit, tag or branch; empty: the registry's")
