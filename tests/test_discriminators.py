@@ -61,9 +61,14 @@ def test_no_image_knows_of_the_others_in_its_batch(net):
     assert not any("BatchNorm" in type(module).__name__ for module in net.modules())
 
 
-def test_gradients_reach_every_weight_and_the_images(net):
-    images = scenes(1, 32).requires_grad_()
-    net(images).sum().backward()
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_gradients_reach_every_weight_and_the_images(net, precision):
+    """In mixed precision too, where a reconstruction is bfloat16."""
+    images = scenes(1, 32).to(precision).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        logits = net(images)
+    assert logits.dtype == torch.float32
+    logits.sum().backward()
     assert images.grad.abs().max() > 0 and images.grad.isfinite().all()
     assert all(p.grad is not None for p in net.parameters())
 

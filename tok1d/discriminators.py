@@ -42,7 +42,7 @@ class PatchGAN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W] in 0 … 1 -> logits [B, 1, h, w], about H/8 - 2 a side."""
-        return self.net(enlarged(images) * 2 - 1)
+        return self.net(enlarged(images) * 2 - 1).float()
 
 
 class Taps(nn.Module):
@@ -53,6 +53,7 @@ class Taps(nn.Module):
         self.encoder, self.side, self.blocks = encoder, side, blocks
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        images = images.float()  # the antialiased resize knows no bfloat16
         if images.shape[-2:] != (self.side, self.side):
             images = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
         return self.encoder.vit.forward_intermediates(
@@ -79,7 +80,7 @@ class FeatureDiscriminator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W] in 0 … 1 -> logits [B, n], one per block and patch of the ViT."""
         taps = self.taps(images)  # [B, N, D] each
-        return torch.cat([head(x) for head, x in zip(self.heads, taps, strict=True)], dim=1)
+        return torch.cat([head(x) for head, x in zip(self.heads, taps, strict=True)], dim=1).float()
 
 
 class Head(nn.Module):
