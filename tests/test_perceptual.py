@@ -90,6 +90,13 @@ def test_distance_of_anything_to_itself_is_0_and_gradients_are_finite(loss):
     assert flat.grad.isfinite().all() and flat.grad.abs().max() > 0
 
 
+def test_mixed_precision_is_close(loss):
+    a, b = torch.rand(2, 2, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = loss(a.bfloat16(), b)
+    assert mixed.dtype == torch.float32 and mixed.item() == pytest.approx(loss(a, b).item(), rel=0.02)
+
+
 @pytest.mark.parametrize("side", [8, 16, 40])
 def test_any_size(loss, side):
     assert loss(torch.rand(1, 3, side, side), torch.rand(1, 3, side, side)) > 0

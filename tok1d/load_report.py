@@ -27,19 +27,24 @@ from tok1d.encoders import Encoder
 from tok1d.runs import Run
 from tok1d.toy_roads import draw
 from tok1d.vit import VIT_SIZES, build_vit, timm_vit
-from tok1d.weights import command, read_weights
+from tok1d.weights import ENCODER, Asked, command, read_weights
 
 LEAST_COSINE = 0.999  # with timm's own forward pass, in float32
 
 
 def start_encoder(
-    encoder: Encoder, tokenizer: TokenizerConfig, start: StartConfig, proven: dict[str, Any] | None = None
+    encoder: Encoder,
+    tokenizer: TokenizerConfig,
+    start: StartConfig,
+    proven: dict[str, Any] | None = None,
+    asked: Asked = ENCODER,
 ) -> dict[str, Any]:
     """Fill `encoder` with the pretrained weights it is to start from, freeze what is to stay, and report.
 
     `proven` is a report that this run wrote before: of the same file, it is returned, and the features are
-    not compared again. Random choices elsewhere are not disturbed. Raises `ConfigError` if a file cannot be
-    had or does not fit, or if the features differ from timm's own.
+    not compared again. `asked` are the parameters that messages name: a loss's backbone is read like an
+    encoder. Random choices elsewhere are not disturbed. Raises `ConfigError` if a file cannot be had or does
+    not fit, or if the features differ from timm's own.
     """
     encoder.freeze(start.encoder_freeze)
     report = {"encoder_init": tokenizer.encoder_init, "encoder_size": tokenizer.encoder_size}
@@ -51,9 +56,9 @@ def start_encoder(
             )
         facts = {"network": tokenizer.random_like or "plain ViT", "source": "random", "tensors": []}
         return report | facts | fairness(tokenizer)
-    weights = read_weights(tokenizer, start)
+    weights = read_weights(tokenizer, start, asked)
     converted = convert(weights.state, encoder.vit)
-    check(converted, tokenizer, start, weights.source)
+    check(converted, tokenizer, start, weights.source, asked)
     encoder.vit.load_state_dict(converted.state)
     if proven and proven.get("sha256") == weights.sha256:
         return proven
@@ -61,26 +66,28 @@ def start_encoder(
     return report | {
         "network": network, "source": weights.source, "sha256": weights.sha256,
         "tensors": [row._asdict() for row in converted.rows],
-        "cosine": compare(encoder, tokenizer, converted, weights.source),
+        "cosine": compare(encoder, tokenizer, converted, weights.source, asked),
     } | fairness(tokenizer)  # fmt: skip
 
 
-def check(converted: Converted, tokenizer: TokenizerConfig, start: StartConfig, source: str) -> None:
+def check(
+    converted: Converted, tokenizer: TokenizerConfig, start: StartConfig, source: str, asked: Asked
+) -> None:
     """Stop for tensors that are missing, unexpected or of another shape."""
     bad = converted.unexplained
     if bad:
         more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise ConfigError(
-            f"{source} is not for encoder_init={tokenizer.encoder_init} "
-            f"encoder_size={tokenizer.encoder_size} "
+            f"{source} is not for {tokenizer.encoder_init} of size {tokenizer.encoder_size} "
             f"({bad[0].name} is {bad[0].status}, {bad[0].reason}{more}): "
-            f"type '{command(tokenizer, start)}' for the right file, or give it as encoder_weights=PATH"
+            f"type '{command(tokenizer, start, asked)}' for the right file, "
+            f"or give it as {asked.weights}=PATH"
         )
 
 
 @torch.no_grad()
 def compare(
-    encoder: Encoder, tokenizer: TokenizerConfig, converted: Converted, source: str
+    encoder: Encoder, tokenizer: TokenizerConfig, converted: Converted, source: str, asked: Asked = ENCODER
 ) -> dict[str, float]:
     """Cosine [-1, 1] of our patch features with timm's own model, loaded by timm, on two drawn road scenes.
 
@@ -103,7 +110,7 @@ def compare(
     if not least >= LEAST_COSINE:
         raise ConfigError(
             f"{source} does not compute what timm computes from it (cosine {least:.4f}): "
-            f"choose another encoder_init, or give another file as encoder_weights=PATH"
+            f"choose another {asked.init}, or give another file as {asked.weights}=PATH"
         )
     return {"patches": alone.mean().item(), "least": least, "beside_latent_tokens": beside.mean().item()}
 

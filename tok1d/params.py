@@ -18,6 +18,8 @@ EXAMPLES = dict(
     timeofday="night", scene="highway", token_counts="1,8,64", runs="run-a,run-b", random_like="dinov2",
     encoder_weights="weights/dinov2.safetensors", encoder_revision="main",
     init_from="outputs/runs/quickstart",
+    perceptual_weights="weights/vgg16.pth", discriminator_weights="weights/dino.safetensors",
+    align_weights="weights/dinov2.safetensors",
 )  # fmt: skip
 
 

@@ -35,6 +35,12 @@ def _perceptual(value: str) -> str:
     )
 
 
+def _pretrained(value: str) -> str:
+    if value == "random":
+        raise ValueError("must be a pretrained backbone")
+    return value
+
+
 class LossConfig(Config):
     """What training minimises; a weight of 0 switches its term off. See `tok1d.objective`."""
 
@@ -61,8 +67,12 @@ class LossConfig(Config):
     discriminator_ramp: Int = Field(0, ge=0, description="steps over which its weight then grows from 0")
     lecam_weight: Float = Field(0.0, ge=0, description="weight of the discriminator's LeCam regularisation")
     align_weight: Float = Field(0.0, ge=0, description="weight of alignment to a frozen backbone's features")
-    align: Literal["decoder", "tokens"] = Field("decoder", description="what is aligned")
-    align_to: Init = Field("dinov2", description="the backbone: a name as for encoder_init")
+    align: Literal["decoder", "tokens"] = Field(
+        "decoder", description="what is aligned: the decoder's middle features, or the tokens' codes"
+    )
+    align_to: Annotated[Init, AfterValidator(_pretrained)] = Field(
+        "dinov2", description="the backbone: a name as for encoder_init"
+    )
     align_size: Size = Field("B", description="its size")
     align_weights: Text = Field("", description="local file of that backbone; empty: from the hub")
 
