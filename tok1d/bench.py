@@ -2,6 +2,7 @@
 
 python -m tok1d.bench tokens     256 px, ViT-S/16 both sides, 16 … 256 tokens (default)
 python -m tok1d.bench nano       64 px, nano, 1 … 64 tokens of an elastic tokenizer
+python -m tok1d.bench elastic    how elastic training should start: a figure; see `tok1d.bench_elastic`
 """
 
 from __future__ import annotations
@@ -63,9 +64,13 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def main(suite: str = "tokens") -> None:
+def main(suite: str = "tokens", *arguments: str) -> None:
+    if suite == "elastic":
+        from tok1d import bench_elastic
+
+        return bench_elastic.main(*arguments)
     if suite not in SUITES:
-        sys.exit(f"there is no suite {suite}: type one of {', '.join(SUITES)}")
+        sys.exit(f"there is no suite {suite}: type one of {', '.join([*SUITES, 'elastic'])}")
     for row in SUITES[suite]:
         with multiprocessing.get_context("spawn").Pool(1) as pool:  # so that peak memory is this row's own
             print(
