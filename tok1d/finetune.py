@@ -136,7 +136,7 @@ def adapt_tensor(
     if name.startswith("encoder.vit."):
         fitted, status, reason = fit(name.removeprefix("encoder.vit."), theirs, model.encoder.vit)
         return (fresh, "new", reason) if status == "wrong shape" else (fitted, status, reason)
-    if name.startswith(("decoder.to_pixels.0.", "decoder.head.conv_out.")):
+    if name.startswith("decoder.to_pixels.0."):
         theirs, reason = resample_pixels(theirs, fresh, parent, own)
         if reason:
             return theirs, "resampled", reason

@@ -171,7 +171,8 @@ def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig
     prefix.
 
     Counts are drawn from 1, 2, 4 … K (nested dropout, Rippel et al. 2014; powers of two as in FlexTok,
-    arXiv:2502.13967). Prefixes from step 0 stick at the mean image: see `elastic_full_share`.
+    arXiv:2502.13967). `python -m tok1d.bench elastic` draws the loss against the step for other choices of
+    `elastic_full_share`, of counts, and with or without `token_mixing`.
     """
     if not tokenizer.elastic or step < config.elastic_full_share * config.steps:
         return tokenizer.num_latent_tokens
