@@ -20,7 +20,7 @@ from tok1d.quantizers import KL, LFQ, QUANTIZERS, VQ, VQEMA, SimVQ, SoftVQ
 from tok1d.tables import table
 from tok1d.tokenizer import Tokenizer
 
-TINY = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
+TINY = dict(image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
 
 
 # ---------------------------------------------------------------------------------------------- the contract
@@ -116,12 +116,12 @@ def test_a_tokenizer_with_it_learns_is_saved_and_measured(name, tmp_path):
     """It repeats one batch, and after `save_pretrained` does so bit for bit."""
     torch.manual_seed(0)
     config = TokenizerConfig(**TINY, quantizer=name, codebook_size=256, codebook_dim=8)
-    images, _ = load_data(DataConfig(toy_images=4, toy_val_images=1), 32, tmp_path)
+    images, _ = load_data(DataConfig(toy_images=4, toy_val_images=1), 16, tmp_path)
     batch = images.centre(range(4)).float() / 255
     tokenizer = Tokenizer(config).train()
     tokenizer.quantizer.entropy_weight = 0.01
     optimizers = build_optimizers(tokenizer, TrainConfig(optimizer="muon", muon_lr=0.01))
-    for _ in range(100):
+    for _ in range(80):
         output = tokenizer(batch)
         loss = (output.images - batch).square().mean()
         (loss + output.loss).backward()
@@ -135,10 +135,10 @@ def test_a_tokenizer_with_it_learns_is_saved_and_measured(name, tmp_path):
     assert loaded.config == config
     with torch.no_grad():
         assert torch.equal(loaded(batch).images, tokenizer(batch).images)
-        shown = reconstruct(loaded, images.centre(range(4)), (8,))[8]
+        shown = reconstruct(loaded, images.centre(range(4)), (4,))[4]
         assert torch.equal(shown, (tokenizer(batch).images.clamp(0, 1) * 255).round().byte())
     (result,) = evaluate(loaded, images, EvalConfig())["results"]
-    assert result["bits"] == 8 * config.bits_per_token and result["psnr"] > 10
+    assert result["bits"] == 4 * config.bits_per_token and result["psnr"] > 10
     assert ("code_usage" in result) == ("code_perplexity" in result) == (name != "kl")
 
 
@@ -185,8 +185,8 @@ def test_muon_gets_maps_and_no_tables(name):
 
 
 def test_kl_says_what_to_do_instead_of_ids():
-    tokenizer, images = Tokenizer(TokenizerConfig(**TINY, quantizer="kl")).eval(), torch.rand(1, 3, 32, 32)
-    for call in (lambda: tokenizer.encode(images), lambda: tokenizer.decode_ids(torch.zeros(1, 8).long())):
+    tokenizer, images = Tokenizer(TokenizerConfig(**TINY, quantizer="kl")).eval(), torch.rand(1, 3, 16, 16)
+    for call in (lambda: tokenizer.encode(images), lambda: tokenizer.decode_ids(torch.zeros(1, 4).long())):
         with pytest.raises(ValueError, match=r"no ids: take codes = tokenizer\.quantize\(images\)\.codes"):
             call()
     assert tokenizer.decode(tokenizer.quantize(images).codes).shape == images.shape
@@ -279,12 +279,14 @@ def test_vq_ema_starts_from_inputs_and_revives_dead_codes():
     narrow = centres[:1] + 0.1 * torch.randn(1, 64, 8)  # far from most of the codes that were drawn
     quantizer(narrow)
     nearest = (quantizer.table() @ F.normalize(narrow[0], dim=-1).T).max(1).values
-    assert nearest.min() > 0.999, "codes are inputs after one batch"
+    assert nearest.min() > 0.99, "after one batch codes are inputs, or means of some"
     wide = (centres[torch.randint(0, 32, (16, 20))] + 0.05 * torch.randn(16, 20, 8)).contiguous()
-    for _ in range(600):
-        quantizer(wide)
-    codes, ids, _, _ = quantizer.eval()(wide)
-    assert len(ids.unique()) >= 30 and F.mse_loss(codes, F.normalize(wide, dim=-1)) < 0.002
+    before = quantizer.eval()(wide)
+    for _ in range(300):
+        quantizer.train()(wide)
+    after = quantizer.eval()(wide)
+    assert len(before.ids.unique()) < 16 and len(after.ids.unique()) == 32
+    assert after.loss < 0.3 * before.loss
 
 
 def test_vq_ema_with_more_dead_codes_than_inputs_takes_each_input_once():
@@ -320,10 +322,14 @@ def test_lfq_is_the_librarys(size):
     torch.manual_seed(0)
     ours = LFQ(size, commitment_weight=0.25)
     ours.entropy_weight = 0.1
-    theirs = library.LFQ(codebook_size=size, entropy_loss_weight=0.1, commitment_loss_weight=0.25)
-    z = (0.02 * torch.randn(3, 20, ours.dim)).requires_grad_()  # unsure ones
+    theirs = library.LFQ(
+        codebook_size=size, spherical=True, entropy_loss_weight=0.1, commitment_loss_weight=0.25
+    )
+    z = torch.randn(3, 20, ours.dim)
+    z[..., 1:] *= 0.1  # unsure ones
+    z = z.requires_grad_()
     codes, ids, loss, terms = ours(z)
-    (their_codes, _, their_loss), parts = theirs(z, return_loss_breakdown=True)
+    (their_codes, _, their_loss), parts = theirs(z, inv_temperature=10, return_loss_breakdown=True)
     assert torch.allclose(codes, their_codes, atol=1e-6) and len(ids.unique()) > size / 4
     assert terms["entropy_sample"].item() == pytest.approx(parts.per_sample_entropy.item(), rel=1e-3)
     assert terms["entropy_batch"].item() == pytest.approx(parts.batch_entropy.item(), rel=1e-3)

@@ -50,7 +50,7 @@ def from_main(value: Tensor) -> Tensor:
 
 @torch.no_grad()
 def whole_batch(part: Tensor) -> Tensor:
-    """Every process's part [B, ...] of a batch -> the batch that one process would have, [B · processes, ...].
+    """Every process's part [B, ...] of a batch -> the batch of a single process, [B · processes, ...].
 
     Parts are interleaved, as `Images.train_batch` deals them.
     """

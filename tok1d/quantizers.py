@@ -10,7 +10,7 @@ buffers. Two are continuous: softvq's ids decode to each token's strongest code 
 | name   | tokens                            | bits a token        | gradient                      |
 |--------|-----------------------------------|---------------------|-------------------------------|
 | fsq    | a few rounded numbers             | log2 of Π levels    | straight-through              |
-| lfq    | signs                             | log2 codebook_size  | straight-through              |
+| lfq    | signs, on the unit sphere         | log2 codebook_size  | straight-through              |
 | vq     | nearest code on the unit sphere   | log2 codebook_size  | straight-through or rotation  |
 | vq_ema | the same, codes are running means | log2 codebook_size  | straight-through or rotation  |
 | simvq  | nearest of fixed codes × a matrix | log2 codebook_size  | straight-through or rotation  |
