@@ -101,20 +101,33 @@ def _first_to_fail() -> bool:
         return False
 
 
+def _group() -> dist.ProcessGroup:
+    if not _agreements:
+        _agreements.append(dist.new_group(backend="gloo", timeout=PATIENCE))
+    return _agreements[0]
+
+
 def everywhere(value: bool) -> bool:
     """Whether `value` holds in every process. All wait here for the last."""
     if world_size() == 1:
         return value
-    if not _agreements:
-        _agreements.append(dist.new_group(backend="gloo", timeout=PATIENCE))
     flag = torch.tensor(int(value))
-    dist.all_reduce(flag, dist.ReduceOp.MIN, _agreements[0])
+    dist.all_reduce(flag, dist.ReduceOp.MIN, _group())
     return bool(flag)
 
 
 def anywhere(value: bool) -> bool:
     """Whether `value` holds in some process. All wait here for the last."""
     return not everywhere(not value)
+
+
+def same_everywhere(number: int) -> bool:
+    """Whether `number` is the same in every process. All wait here for the last."""
+    if world_size() == 1:
+        return True
+    least = torch.tensor([number, -number])
+    dist.all_reduce(least, dist.ReduceOp.MIN, _group())
+    return least[0].item() == -least[1].item()
 
 
 @contextlib.contextmanager
