@@ -16,7 +16,6 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 
 
 def world_size() -> int:
@@ -30,7 +29,21 @@ def is_main() -> bool:
 
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of `value` over all processes; gradients flow back to each."""
-    return all_reduce(value.contiguous()) / world_size() if world_size() > 1 else value
+    return _Sum.apply(value) / world_size() if world_size() > 1 else value
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes, whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_: object, value: Tensor) -> Tensor:
+        value = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(_: object, gradient: Tensor) -> Tensor:
+        return _Sum.forward(_, gradient)
 
 
 @torch.no_grad()
@@ -60,7 +73,7 @@ class Elsewhere(RuntimeError):
 
 
 def launched() -> bool:
-    """Whether a launcher (torchrun, accelerate, srun, `tok1d.processes`) started this process among others."""
+    """Whether a launcher (torchrun, accelerate, srun, `tok1d.processes`) started several of us."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 

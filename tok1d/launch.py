@@ -69,13 +69,13 @@ def slurm_variables(env: Mapping[str, str]) -> dict[str, str]:
     """What torchrun would set, for a task of an srun with several; empty elsewhere, and under torchrun."""
     if int(env.get("SLURM_STEP_NUM_TASKS", 1)) == 1 or "RANK" in env:
         return {}
-    here = env.get("SLURM_STEP_NUM_NODES") == "1"
+    node = "127.0.0.1" if env.get("SLURM_STEP_NUM_NODES") == "1" else first_node(env["SLURM_STEP_NODELIST"])
     return {
         "RANK": env["SLURM_PROCID"],
         "LOCAL_RANK": env["SLURM_LOCALID"],
         "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
         "LOCAL_WORLD_SIZE": env["SLURM_STEP_TASKS_PER_NODE"].split("(")[0].split(",")[0],
-        "MASTER_ADDR": env.get("MASTER_ADDR") or ("127.0.0.1" if here else first_node(env["SLURM_STEP_NODELIST"])),
+        "MASTER_ADDR": env.get("MASTER_ADDR") or node,
         "MASTER_PORT": env.get("MASTER_PORT") or str(port(env)),
     }
 

@@ -2,7 +2,7 @@
 
 Each process is a `tok1d train` of its own on the same parameters, and no fork of the kernel, which is what
 accelerate's `notebook_launcher` makes. Measured: a fork hangs once torch has used two OpenMP threads
-(OMP_NUM_THREADS=2); and it is refused once the kernel has made an `Accelerator` or used a GPU, which the first
+(OMP_NUM_THREADS=2); and it is refused once the kernel has made an `Accelerator` or used a GPU, as the first
 training, or evaluation, in a kernel does.
 """
 
@@ -72,9 +72,7 @@ def train_in_processes(
                 on_log(record)
 
         arguments = ["train", "-f", str(run / "params.yaml")]
-        status = run_processes(
-            arguments, config.num_processes, stop, look, out, {IMAGES: fingerprint}
-        )
+        status = run_processes(arguments, config.num_processes, stop, look, out, {IMAGES: fingerprint})
         look()
     if status == STOPPED:
         raise Stopped(f"stopped after step {progress.n}; the same command continues from there")
@@ -185,7 +183,7 @@ class Tail:
         if identity is None or identity == self.old:
             return []
         if self.file is None or os.fstat(self.file.fileno()).st_ino != identity:
-            self.file, self.rest = open(self.path), ""
+            self.file, self.rest = open(self.path), ""  # noqa: SIM115
         *lines, self.rest = (self.rest + self.file.read()).split("\n")
         return [json.loads(line) for line in lines]
 
