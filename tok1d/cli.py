@@ -1,10 +1,11 @@
-"""The command line: `tok1d run | report | params | prefetch`. Heavy imports wait until they are needed."""
+"""The command line: `tok1d run | train | report | params | prefetch`. Heavy imports wait until needed."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from tok1d.config import NOTEBOOKS, ConfigError, fields
 from tok1d.params import parse, read_params
@@ -14,7 +15,7 @@ from tok1d.runs import RunError
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        args.function(args)
+        return args.function(args) or 0
     except (ConfigError, RunError) as error:
         print(f"tok1d: {error}", file=sys.stderr)
         return 1
@@ -35,14 +36,15 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="run one notebook headless, with checked parameters, in its run folder"
     )
     run.add_argument("notebook", type=Path)
-    run.add_argument(
-        "-f", "--params-file", action="append", default=[], metavar="YAML", help="parameter file (repeatable)"
-    )
-    run.add_argument(
-        "-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter (repeatable)"
-    )
+    _take_params(run)
     run.add_argument("--limit", type=float, metavar="SECONDS", help="interrupt the notebook after this long")
     run.set_defaults(function=_run)
+
+    train = commands.add_parser(
+        "train", help="the training part of notebooks/train.ipynb, also under torchrun, accelerate and srun"
+    )
+    _take_params(train)
+    train.set_defaults(function=_train)
 
     report = commands.add_parser(
         "report", help="one offline HTML page from the executed notebooks of a sweep or run"
@@ -66,15 +68,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace) -> None:
-    from tok1d.notebooks import execute
+def _take_params(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-f", "--params-file", action="append", default=[], metavar="YAML", help="parameter file (repeatable)"
+    )
+    command.add_argument(
+        "-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter (repeatable)"
+    )
 
-    params = read_params(*args.params_file)
+
+def _params_of(args: argparse.Namespace) -> dict[str, Any]:
     for text in args.param:
         if "=" not in text:
             raise ConfigError(f"-p {text} has no value: type -p NAME=VALUE, such as -p steps=1000")
-    params |= _pairs(args.param)
-    execute(args.notebook, params, args.limit)
+    return read_params(*args.params_file) | _pairs(args.param)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from tok1d.notebooks import execute
+
+    execute(args.notebook, _params_of(args), args.limit)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from tok1d.launch import train_command
+
+    again = [text for file in args.params_file for text in ("-f", file)]
+    again += [text for pair in args.param for text in ("-p", pair)]
+    return train_command(_params_of(args), ["train", *again])
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

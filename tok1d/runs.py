@@ -35,6 +35,7 @@ FREE_TO_CHANGE = {
     "sweep",
     "run",
     "checkpoint_every",
+    "num_processes",
     "max_unreadable",
     *fields(*NOTEBOOKS["reconstruct"]),
 }
@@ -161,6 +162,9 @@ class Run:
     # ---- writing ----
 
     def write_text(self, name: str, text: str) -> None:
+        """Replace a file. Like all writing, and the lock, only in the main process: nothing elsewhere."""
+        if not writes():
+            return
         with replacing(self / name) as temporary:
             temporary.write_text(text)
 
@@ -169,8 +173,9 @@ class Run:
 
     def log(self, record: dict[str, float]) -> None:
         """Append to metrics.jsonl. Only numbers that a rerun repeats: no times."""
-        with open(self / "metrics.jsonl", "a") as out:
-            out.write(json.dumps(record) + "\n")
+        if writes():
+            with open(self / "metrics.jsonl", "a") as out:
+                out.write(json.dumps(record) + "\n")
 
     def keep_metrics(self, steps: int) -> None:
         """Drop the records after `steps`: the steps there are about to be run again."""
@@ -212,6 +217,9 @@ class Run:
         """Hold the folder alone; the lock goes with the process, however it ends. Raises `RunError` if it is
         held.
         """
+        if not writes():
+            yield
+            return
         with open(self / ".lock", "w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -220,6 +228,13 @@ class Run:
                     f"{self.path} is being trained by another process: wait for it, or type another run=NAME"
                 ) from None
             yield
+
+
+def writes() -> bool:
+    """Whether this is the process, of those that train together, that writes the run folder."""
+    from tok1d.distributed import is_main  # here, so that 'tok1d run' answers at once for a finished run
+
+    return is_main()
 
 
 @contextmanager
