@@ -1,9 +1,7 @@
 """Several processes compute what one does, end together, and go on from where they were."""
 
-import json
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time

@@ -16,18 +16,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig, fields
+from tok1d.provenance import describe_environment
 
 UNDER_RUNNER = "TOK1D_RUNNER"  # set by `tok1d run`, which promotes finished.json once the notebook is saved
 FREE_TO_CHANGE = {
@@ -44,16 +42,6 @@ NOT_BEGUN = {
     "encoder_revision",
     "init_from",
 }  # free as well, until the run has weights of its own
-VERSIONS = (
-    "torch",
-    "torchvision",
-    "timm",
-    "transformers",
-    "accelerate",
-    "vector-quantize-pytorch",
-    "torchmetrics",
-    "numpy",
-)
 
 
 class RunError(RuntimeError):
@@ -194,9 +182,12 @@ class Run:
             records.append(record)
         return records
 
-    def write_manifest(self, data: dict[str, str], seconds: float) -> None:
-        """Code, versions, hardware, data fingerprints, seed, and wall time of training."""
-        facts = {"data": data, "seed": self.params["seed"], "train_seconds": round(seconds, 1)}
+    def write_manifest(self, data: dict[str, str], seconds: float, losses: dict[str, Any]) -> None:
+        """Code, versions, hardware, data fingerprints, the losses' pretrained networks, seed, and wall time of
+        training.
+        """
+        facts = {"data": data, "losses": losses, "seed": self.params["seed"]}
+        facts["train_seconds"] = round(seconds, 1)
         self.write_json("manifest.json", describe_environment() | facts)
 
     def finish(self, **summary: Any) -> None:
@@ -265,46 +256,3 @@ def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:
             f"there is no finished run in {folder}: train one with 'tok1d run notebooks/train.ipynb'"
         )
     return [run.finished for run in runs]
-
-
-def describe_environment() -> dict[str, Any]:
-    """The code, the versions and the hardware that a result came from."""
-    import torch  # here, so that 'tok1d run' answers at once for a finished run
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "git": git_commit(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in VERSIONS},
-        "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu},
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def git_commit() -> str | None:
-    """The commit of the code, with `+changes` when the work tree differs from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+changes" if dirty else "")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

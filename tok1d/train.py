@@ -82,7 +82,7 @@ def loop(
     network = wrap(state.model, config, accelerator)
     run.keep_metrics(state.step)
     clock = Clock(state)
-    run.write_manifest({"train": images.fingerprint}, clock.seconds)
+    run.write_manifest({"train": images.fingerprint}, clock.seconds, state.objective.facts)
 
     with Loader(images, config, accelerator.device, rank, world, state.step) as loader:
         for _ in progress(state, config.steps):
@@ -111,7 +111,7 @@ def loop(
             if stopping and state.step < config.steps:
                 raise Stopped(f"stopped at step {state.step}; the same command continues from there")
     save_model(run, state.ema)
-    run.write_manifest({"train": images.fingerprint}, clock.seconds)
+    run.write_manifest({"train": images.fingerprint}, clock.seconds, state.objective.facts)
     return state.ema.eval()
 
 
