@@ -7,10 +7,12 @@ from typing import Any
 Params = dict[str, Any]
 
 
-def advice(name: str, params: Params, part: str = "") -> str:
-    """One phrase that starts with "type …"; the first thing named is the first to try."""
+def advice(name: str, params: Params, part: str = "", collapsed: bool = False) -> str:
+    """One phrase, as a rule "type …"; the first thing named is the first to try."""
     if name == "dead-parameters":
         return dead(params, part)
+    if name == "mean-image" and collapsed:
+        return "cure the collapse, which lets nothing else through"
     choices = {
         "nan": overflow, "diverging": diverging, "exploding-gradient": overflow, "collapse": collapse,
         "mean-image": mean_image, "discriminator-winning": discriminator, "gan-onset": onset,
@@ -55,10 +57,8 @@ def collapse(params: Params) -> list[str]:
     if quantizer == "kl":
         return [f"kl_weight={params['kl_weight'] / 100:.1g}"]
     if quantizer in ("vq", "lfq", "softvq"):
-        weight = max(0.1, 2 * params["entropy_weight"])
-        tips.append(
-            f"entropy_weight={weight:.2g} and entropy_weight_end={max(0.01, params['entropy_weight_end']):.2g}"
-        )
+        weight, end = max(0.1, 2 * params["entropy_weight"]), max(0.01, params["entropy_weight_end"])
+        tips.append(f"entropy_weight={weight:.2g} and entropy_weight_end={end:.2g}")
     if quantizer in ("vq", "vq_ema", "simvq", "lfq") and params["commitment_weight"] > 0.25:
         tips.append("commitment_weight=0.25")
     tips.append(slower(params))

@@ -1,4 +1,4 @@
-"""The command line: `tok1d run | report | doctor | params | prefetch`. Heavy imports wait until they are needed."""
+"""The command line: `tok1d run | report | doctor | params | prefetch`. Heavy imports wait until needed."""
 
 from __future__ import annotations
 

@@ -43,13 +43,14 @@ class Doctor:
     def __init__(self, run: Run):
         self.run, self.context = run, context_of(run)
         self.records = records_of(run)
-        self.found: list[Diagnosis] = []  # every name once, those that are over too
-        self.now: list[Diagnosis] = []  # those that hold
+        self.now = examine(self.records, context=self.context)  # what holds
+        self.found: list[Diagnosis] = []  # what `see` returned so far
 
     def see(self, record: Record) -> list[Diagnosis]:
-        """Take in a record, with its timings where known; returns the diagnoses of names not yet made.
+        """Take in a record, with its timings where known; returns the diagnoses of names that it did not
+        return before.
 
-        A record of an earlier step, after a run went back to a checkpoint, replaces those from there on.
+        Those of a run that was sick when it was stopped come again with its first record. A record of an earlier step, after a run went back to a checkpoint, replaces those from there on.
         """
         if not self.context.parts:  # they are known after a step or two
             self.context = context_of(self.run)

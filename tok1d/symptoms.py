@@ -1,4 +1,4 @@
-"""What the doctor looks for: one small function a diagnosis, from the records of a run to a `Diagnosis` or None.
+"""What the doctor looks for: one small function a diagnosis, from a run's records to a `Diagnosis` or None.
 
 All of them look at the last stretch of steps (`Case.tail`) and use medians, for single batches are noisy. The
 thresholds below separate the sick from the healthy runs of tests/test_doctor.py.
@@ -32,6 +32,7 @@ GROWTH = 1.5  # times, from the first to the second half of the last stretch
 SURE = 0.05  # hinge loss, which starts at 1
 APART = 4.0  # logits
 WAITING = 0.3  # of the time
+OVER_IMAGES = ("variation", "token_variation")  # are 0 for batches of a single image
 
 
 class Context(NamedTuple):
@@ -70,6 +71,8 @@ class Case:
 
     def values(self, key: str) -> list[float]:
         """`key` in the last stretch; [] unless at least `LEAST` records have it."""
+        if key in OVER_IMAGES and self.params["batch_size"] == 1:
+            return []
         found = [record[key] for record in self.recent if key in record]
         return found if len(found) >= LEAST else []
 
@@ -84,6 +87,10 @@ class Case:
 
     def finds(self, name: str, since: int, evidence: str, **facts: Any) -> Diagnosis:
         return Diagnosis(name, int(since), evidence, advice(name, self.params, **facts))
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
 
 
 def nan(case: Case) -> Diagnosis | None:
@@ -162,7 +169,7 @@ def collapse(case: Case) -> Diagnosis | None:
     same, nats = case.values("token_variation"), case.values("kl")
     if same and median(same) < SAME_TOKENS and not nats:
         since = case.since(lambda r: r.get("token_variation", 1) < SAME_TOKENS)
-        evidence = f"{median(same):.1%} of the tokens' variance is from image to image"
+        evidence = f"{percent(median(same))} of the tokens' variance is from image to image"
         if used := case.values("perplexity"):
             evidence += f", and a batch uses {median(used):.1f} codes"
         return case.finds("collapse", since, evidence)
@@ -189,8 +196,9 @@ def mean_image(case: Case) -> Diagnosis | None:
     first, second = median(varies[:half]), median(varies[half:])
     if second + 1e-6 > GROWTH * (first + 1e-6):
         return None
-    evidence = f"reconstructions vary {median(varies):.1%} as much as the images do, and no longer more"
-    return case.finds("mean-image", case.since(lambda r: r["variation"] < SAME_IMAGE), evidence)
+    evidence = f"reconstructions vary {percent(median(varies))} as much as the images do, and no longer more"
+    since = case.since(lambda r: r.get("variation", 1) < SAME_IMAGE)
+    return case.finds("mean-image", since, evidence, collapsed=collapse(case) is not None)
 
 
 def discriminator_winning(case: Case) -> Diagnosis | None:
@@ -198,7 +206,8 @@ def discriminator_winning(case: Case) -> Diagnosis | None:
     losses, real, fake = (case.values(key) for key in ("discriminator", "logits_real", "logits_fake"))
     if not losses or median(losses) >= SURE or median(real) - median(fake) < APART:
         return None
-    evidence = f"logits of images {median(real):.1f}, of reconstructions {median(fake):.1f}, its loss {median(losses):.2g}"
+    evidence = f"logits of images {median(real):.1f}, of reconstructions {median(fake):.1f}"
+    evidence += f", its loss {median(losses):.2g}"
     if weights := case.values("adaptive_weight"):
         evidence += f", adaptive weight {median(weights):.2g}"
     since = case.since(lambda r: r.get("discriminator", 1) < SURE)
@@ -214,5 +223,6 @@ def data_bound(case: Case) -> Diagnosis | None:
 
 
 CHECKS = (
-    nan, diverging, exploding_gradient, dead_parameters, collapse, mean_image, discriminator_winning, data_bound,
+    nan, diverging, exploding_gradient, dead_parameters, collapse, mean_image, discriminator_winning,
+    data_bound,
 )  # fmt: skip
