@@ -50,7 +50,8 @@ class Doctor:
         """Take in a record, with its timings where known; returns the diagnoses of names that it did not
         return before.
 
-        Those of a run that was sick when it was stopped come again with its first record. A record of an earlier step, after a run went back to a checkpoint, replaces those from there on.
+        Those of a run that was sick when it was stopped come again with its first record. A record of an
+        earlier step, after a run went back to a checkpoint, replaces those from there on.
         """
         if not self.context.parts:  # they are known after a step or two
             self.context = context_of(self.run)
