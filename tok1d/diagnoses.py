@@ -10,7 +10,7 @@ DIAGNOSES = {
     "diverging": "reconstructions are far worse than they were, or than plain grey",
     "exploding-gradient": "gradients are far larger than they were",
     "dead-parameters": "a part of the network gets no gradient",
-    "collapse": "codebook collapse: tokens hardly differ from image to image",
+    "collapse": "codebook (or posterior) collapse: tokens hardly differ from image to image",
     "mean-image": "stuck at the mean image: every image gets the same reconstruction",
     "discriminator-winning": "the discriminator is sure of everything and teaches nothing",
     "gan-onset": "reconstructions got far worse when the discriminator came in",

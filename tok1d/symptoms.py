@@ -30,7 +30,8 @@ NO_NATS = 0.05  # of KL divergence, a token
 SAME_IMAGE = 0.05  # variance of reconstructions over the images, as a share of the images' own
 GROWTH = 1.5  # times, from the first to the second half of the last stretch
 SURE = 0.05  # hinge loss, which starts at 1
-APART = 4.0  # logits
+APART = 8.0  # logits
+HEAVY = 1000  # times adversarial_weight; VQGAN's adaptive weight ends at 10,000
 WAITING = 0.3  # of the time
 OVER_IMAGES = ("variation", "token_variation")  # are 0 for batches of a single image
 
@@ -55,13 +56,14 @@ class Case:
         self.recent = self.tail(records)
 
     def tail(self, records: list[Record]) -> list[Record]:
-        """The last of `records`: those of the last `patience` steps, but at least `LEAST`; [] if there are
-        fewer.
+        """The last of `records`: those of the last `patience` steps, but at least `LEAST`; [] while the run,
+        or the list, is shorter than that.
         """
         count = 0
         while count < len(records) and records[-1 - count]["step"] > self.step - self.patience:
             count += 1
-        return records[-max(count, LEAST) :] if len(records) >= LEAST else []
+        short = len(records) < LEAST or self.step < self.patience
+        return [] if short else records[-max(count, LEAST) :]
 
     def possible(self, record: Record) -> int:
         """The codes that the batch of a record could use."""
@@ -70,11 +72,10 @@ class Case:
         return min(p["batch_size"] * int(record.get("num_tokens", p["num_latent_tokens"])), codebook)
 
     def values(self, key: str) -> list[float]:
-        """`key` in the last stretch; [] unless at least `LEAST` records have it."""
+        """`key` in the last stretch; [] unless all of it has it."""
         if key in OVER_IMAGES and self.params["batch_size"] == 1:
             return []
-        found = [record[key] for record in self.recent if key in record]
-        return found if len(found) >= LEAST else []
+        return [r[key] for r in self.recent] if all(key in r for r in self.recent) else []
 
     def since(self, holds: Callable[[Record], bool]) -> int:
         """The first step of the unbroken stretch of records, up to now, for which `holds`."""
@@ -94,6 +95,7 @@ def percent(share: float) -> str:
 
 
 def nan(case: Case) -> Diagnosis | None:
+    """Steps that were skipped: the only complaint that need not last."""
     stretch = [r for r in case.records if r["step"] > case.step - case.patience]
     before = case.records[-len(stretch) - 1] if len(stretch) < len(case.records) else {}
     first = before.get("skipped", 0)
@@ -101,8 +103,8 @@ def nan(case: Case) -> Diagnosis | None:
     skipped = max(stretch[-1].get("skipped", len(bad)) - first, 0) if stretch else 0
     if skipped < SKIPPED:
         return None
-    evidence = f"{skipped:.0f} of the last {case.step - before.get('step', 0):.0f} steps were skipped"
-    return case.finds("nan", bad[0]["step"], evidence)
+    after = f" after step {before['step']:.0f}" if before else ""
+    return case.finds("nan", bad[0]["step"], f"{skipped:.0f} steps were skipped{after}")
 
 
 def diverging(case: Case) -> Diagnosis | None:
@@ -203,22 +205,25 @@ def mean_image(case: Case) -> Diagnosis | None:
 
 def discriminator_winning(case: Case) -> Diagnosis | None:
     """A hinge loss of nearly 0: every logit is on its side, far beyond the margin of 1."""
-    losses, real, fake = (case.values(key) for key in ("discriminator", "logits_real", "logits_fake"))
-    if not losses or median(losses) >= SURE or median(real) - median(fake) < APART:
+    keys = ("discriminator", "logits_real", "logits_fake", "adaptive_weight")
+    loss, real, fake, weight = (median(case.values(key) or [0.0]) for key in keys)
+    sure = bool(case.values("discriminator")) and loss < SURE and real - fake > APART
+    limit = HEAVY * case.params["adversarial_weight"]
+    if not sure and not (case.params["adaptive_weight"] and weight > limit > 0):
         return None
-    evidence = f"logits of images {median(real):.1f}, of reconstructions {median(fake):.1f}"
-    evidence += f", its loss {median(losses):.2g}"
-    if weights := case.values("adaptive_weight"):
-        evidence += f", adaptive weight {median(weights):.2g}"
-    since = case.since(lambda r: r.get("discriminator", 1) < SURE)
-    return case.finds("discriminator-winning", since, evidence)
+
+    def holds(record: Record) -> bool:
+        return record.get("discriminator", 1) < SURE if sure else record.get("adaptive_weight", 0) > limit
+
+    evidence = f"logits of images {real:.1f}, of reconstructions {fake:.1f}, its loss {loss:.2g}"
+    return case.finds("discriminator-winning", case.since(holds), f"{evidence}, adaptive weight {weight:.2g}")
 
 
 def data_bound(case: Case) -> Diagnosis | None:
     waits = case.values("loader_wait")
     if not waits or median(waits) < WAITING:
         return None
-    evidence = f"{median(waits):.0%} of the time"
+    evidence = f"the loop waits {median(waits):.0%} of the time"
     return case.finds("data-bound", case.since(lambda r: r.get("loader_wait", 0) >= WAITING), evidence)
 
 
