@@ -1,4 +1,4 @@
-"""The command line: `tok1d run | train | report | params | prefetch`. Heavy imports wait until needed."""
+"""The command line: `tok1d run | train | report | doctor | params | prefetch`, importing late what is heavy."""
 
 from __future__ import annotations
 
@@ -52,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path)
     report.add_argument("-o", "--out", type=Path, help="default: FOLDER/report.html")
     report.set_defaults(function=_report)
+
+    doctor = commands.add_parser(
+        "doctor", help="what is wrong with training runs, and what to try; exit status 1 if anything is"
+    )
+    doctor.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
+    doctor.set_defaults(function=_doctor)
 
     params = commands.add_parser("params", help="describe every parameter of a notebook")
     params.add_argument("notebook", choices=sorted(NOTEBOOKS))
@@ -141,6 +147,22 @@ def _report(args: argparse.Namespace) -> None:
         notebooks, args.out or args.folder / "report.html", title=f"tok1d · {args.folder.name}"
     )
     print(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from tok1d.doctor import checkup
+    from tok1d.runs import Run
+
+    sick = 0
+    for folder in args.runs:
+        now, over, step = checkup(Run(folder))
+        print(f"{folder}, {step} steps: {len(now) or 'no'} complaint{'s' * (len(now) > 1)}")
+        for diagnosis in now:
+            print(f"  {diagnosis}")
+        for diagnosis in over:
+            print(f"  over by now: {diagnosis}")
+        sick += bool(now)
+    return int(sick > 0)
 
 
 def _params(args: argparse.Namespace) -> None:

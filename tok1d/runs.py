@@ -5,7 +5,8 @@
         train.ipynb      the executed notebook              last.ckpt       to continue from
         model/           config.json, model.safetensors     eval.json       numbers with their card
         recon/           the shown images                   manifest.json   code, versions, data, hardware
-        load_report.json where the encoder started from  done.json       written last: the run is finished
+        load_report.json where the encoder started from  diagnoses.json  what the doctor found, if anything
+        done.json        written last: the run is finished
 
 Every file is written under a temporary name and renamed, so none is ever half a file. One process
 writes at a time.
@@ -35,6 +36,7 @@ FREE_TO_CHANGE = {
     "checkpoint_every",
     "num_processes",
     "max_unreadable",
+    "stop_on",
     *fields(*NOTEBOOKS["reconstruct"]),
 }
 NOT_BEGUN = {

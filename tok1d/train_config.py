@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tok1d.config_types import Config, Float, Init, Int, Names, Precision, Size, Text
+from tok1d.config_types import Config, Diagnoses, Float, Init, Int, Precision, Size, Text
 
 
 def _frozen_blocks(value: str) -> str:
@@ -103,7 +103,7 @@ class TrainConfig(StartConfig, LossConfig):
     nan_patience: Int = Field(
         5, ge=1, description="steps in a row without a finite gradient before going back"
     )
-    stop_on: Names = Field((), description="diagnoses that stop a batch run: nan, collapse, …")
+    stop_on: Diagnoses = Field((), description="diagnoses of the doctor that stop a run: nan,collapse …")
     seed: Int = Field(0, ge=0, lt=2**31, description="the one seed")
     log_every: Int = Field(20, ge=1, description="steps between records in metrics.jsonl")
     checkpoint_every: Int = Field(500, ge=1, description="steps between checkpoints")
