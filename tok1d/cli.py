@@ -1,4 +1,4 @@
-"""The command line: `tok1d run | train | report | doctor | params | prefetch`, importing late what is heavy."""
+"""The command line: `tok1d run | train | report | doctor | params | prefetch`; heavy imports are late."""
 
 from __future__ import annotations
 

@@ -161,10 +161,10 @@ class Run:
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
-    def log(self, record: dict[str, float]) -> None:
-        """Append to metrics.jsonl. Only numbers that a rerun repeats: no times."""
+    def log(self, name: str, record: dict[str, float]) -> None:
+        """Append a line to metrics.jsonl, for numbers that a rerun repeats, or to timings.jsonl."""
         if writes():
-            with open(self / "metrics.jsonl", "a") as out:
+            with open(self / name, "a") as out:
                 out.write(json.dumps(record) + "\n")
 
     def keep_metrics(self, steps: int) -> None:

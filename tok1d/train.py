@@ -8,7 +8,6 @@ in `tok1d.step`, what it minimises in `tok1d.objective`.
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +23,7 @@ from tok1d.distributed import Stopped, anywhere, everywhere, is_main, joined, sa
 from tok1d.headless import headless
 from tok1d.load_report import add_parameters
 from tok1d.loader import Loader
+from tok1d.logbook import Logbook
 from tok1d.optimizers import set_learning_rate
 from tok1d.parallel import wrap
 from tok1d.processes import start_them, train_in_processes
@@ -80,9 +80,8 @@ def loop(
     if not everywhere(continued(run, state)):
         save_checkpoint(run, state)  # to go back to; and a full disk shows now, not hours from now
     network = wrap(state.model, config, accelerator)
-    run.keep_metrics(state.step)
-    clock = Clock(state)
-    run.write_manifest({"train": images.fingerprint}, clock.seconds, state.objective.facts)
+    logbook = Logbook(run, state, config, on_log)
+    run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.facts)
 
     with Loader(images, config, accelerator.device, rank, world, state.step) as loader:
         for _ in progress(state, config.steps):
@@ -95,23 +94,22 @@ def loop(
             record = train_step(state, network, parts, num_tokens, config, accelerator, logged, report)
             state.counts["step"] += 1
             if state.counts["in_a_row"] >= config.nan_patience:
-                go_back(run, state)
+                go_back(run, state, logbook)
                 continue
             if logged:
                 lr = state.of_model[-1].param_groups[0]["lr"]
                 record = {"step": state.step, "num_tokens": num_tokens, "lr": lr} | record
                 record["skipped"] = state.counts["skipped"]
-                run.log(record)
-                on_log(record | clock.lap(state.step, config.batch_size, loader.waited))
+                logbook.write(record, loader.waited)
             stopping = anywhere(bool(stop))
             due = state.step % config.checkpoint_every == 0 or state.step == config.steps or stopping
             if due and not state.counts["in_a_row"]:
-                clock.write(state)
+                state.counts["seconds"] = logbook.seconds
                 save_checkpoint(run, state)
             if stopping and state.step < config.steps:
                 raise Stopped(f"stopped at step {state.step}; the same command continues from there")
     save_model(run, state.ema)
-    run.write_manifest({"train": images.fingerprint}, clock.seconds, state.objective.facts)
+    run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.facts)
     return state.ema.eval()
 
 
@@ -135,47 +133,21 @@ def report_learning(run: Run, state: State, config: TrainConfig) -> Callable[[],
     return lambda: add_parameters(run, state.model, state.of_model)
 
 
-def go_back(run: Run, state: State) -> None:
+def go_back(run: Run, state: State, logbook: Logbook) -> None:
     """Restore the last checkpoint after too many steps without a finite gradient, and learn more slowly from
     there; the second time give up.
     """
     step, setbacks, skipped = state.step, state.counts["setbacks"], state.counts["skipped"]
-    what = f"{state.counts['in_a_row']} steps in a row, up to step {step}, had no finite gradient"
+    evidence = f"{state.counts['in_a_row']} steps in a row, up to step {step}, had no finite gradient"
     if setbacks:
         raise RunError(
-            f"nan: {what}, again after a lower learning rate: type another run=NAME with a third of lr, "
+            f"nan: {evidence}, again after a lower learning rate: type another run=NAME with a third of lr, "
             f"a smaller grad_clip or mixed_precision=no"
         )
-    continued(run, state)
+    load_checkpoint(run, state)
     state.counts |= {"setbacks": setbacks + 1, "skipped": skipped, "in_a_row": 0}
-    run.keep_metrics(state.step)
-    print(f"{what}: back to step {state.step}, from there at {SETBACK} of the learning rate")
-
-
-class Clock:
-    """Seconds of training over all starts, and what the last stretch of steps took."""
-
-    def __init__(self, state: State):
-        self.began = time.monotonic() - state.counts["seconds"]
-        self.mark, self.step, self.waited = time.monotonic(), state.step, 0.0
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.began
-
-    def write(self, state: State) -> None:
-        state.counts["seconds"] = self.seconds
-
-    def lap(self, step: int, batch_size: int, waited: float) -> dict[str, float]:
-        """Images a second since the last call, and the share of that time spent waiting for images."""
-        now = time.monotonic()
-        took, steps = max(now - self.mark, 1e-9), step - self.step
-        facts = {
-            "images_per_second": round(steps * batch_size / took, 2),
-            "loader_wait": round((waited - self.waited) / took, 4),
-        }
-        self.mark, self.step, self.waited = now, step, waited
-        return facts
+    print(f"{evidence}: back to step {state.step}, from there at {SETBACK} of the learning rate")
+    logbook.went_back(evidence, step)
 
 
 def precision(config: TrainConfig) -> str:
