@@ -36,11 +36,11 @@ def test_panel_draws_what_there_is():
     assert titles == [
         "loss terms",
         "gradient norm",
-        "variation from image to image",
-        "codes a batch uses (perplexity)",
+        "variation over images",
+        "codes of a batch",
     ]
     more = figure(records(**PLAYING, loader_wait=0.1))
-    assert len([axis for axis in more.axes if axis.get_visible()]) == 7
+    assert len([axis for axis in more.axes if axis.get_visible()]) == 6
     sick = records(token_variation=1e-4)
     marked = figure(sick, examine(sick))
     assert [len(axis.patches) for axis in marked.axes[:4]] == [0, 0, 1, 1]

@@ -174,7 +174,8 @@ def collapse(case: Case) -> Diagnosis | None:
         since = case.since(lambda r: r.get("token_variation", 1) < SAME_TOKENS)
         evidence = f"{percent(median(same))} of the tokens' variance is from image to image"
         if used := case.values("perplexity"):
-            evidence += f", and a batch uses {median(used):.1f} codes"
+            possible = case.possible(case.recent[-1])
+            evidence += f", and a batch uses {median(used):.1f} codes of the {possible:,} that it could"
         return case.finds("collapse", since, evidence)
     if nats and median(nats) < NO_NATS:
         evidence = f"the KL divergence is {median(nats):.2g} nats a token, so tokens are noise"
