@@ -8,11 +8,12 @@ import pytest
 import torch
 from workbench import REPO
 
+from tok1d.cli import main
 from tok1d.config import NOTEBOOKS
 from tok1d.data import Images, load_data
-from tok1d.doctor import Doctor
+from tok1d.doctor import Doctor, lines, read_diagnoses
 from tok1d.params import parse
-from tok1d.runs import Run
+from tok1d.runs import Run, RunError
 from tok1d.train import train
 
 FRAMES = REPO.parent / "shared" / "data" / "indian-roads"
@@ -115,3 +116,20 @@ def test_a_healthy_run_is_left_alone(case, outputs):
     doctor = watch(outputs, f"healthy {case}", **params)
     assert doctor.records[-1]["step"] == 200 and doctor.records[-1]["variation"] > 0.1  # it is healthy
     assert [str(diagnosis) for diagnosis in doctor.found] == []
+
+
+def test_stop_on_ends_a_sick_run_that_can_be_looked_at_and_continued(outputs, capsys):
+    """One sentence; checkpoint, diagnosis and timings stay; with `stop_on=` it goes on regardless."""
+    params = SICK["collapse"] | dict(stop_on="nan,collapse", checkpoint_every=20)
+    with pytest.raises(RunError, match=r"^collapse since step \d+: .* type entropy_weight=0.1") as caught:
+        watch(outputs, "stopped", **params)
+    run = Run(outputs / "runs" / "stopped")
+    assert [d.name for d in read_diagnoses(run)] == ["collapse"] and "\n" not in str(caught.value)
+    assert main(["doctor", str(run.path)]) == 1 and str(caught.value) in capsys.readouterr().out
+    stopped = run.metrics[-1]["step"]
+    assert stopped < 200 and [t["step"] for t in lines(run, "timings.jsonl")][-1] == stopped
+    with pytest.raises(RunError, match=r"^collapse"):
+        watch(outputs, "stopped", **params)  # as a scheduler does: it does not go on
+    watch(outputs, "stopped", **params | dict(stop_on=""))
+    out = capsys.readouterr().out
+    assert "continuing" in out and Run(run.path).metrics[-1]["step"] == 200
