@@ -84,7 +84,7 @@ def mean_image(params: Params) -> list[str]:
 
 
 def discriminator(params: Params) -> list[str]:
-    lr = (params["discriminator_lr"] or params["lr"]) / 4
+    lr = (params["discriminator_lr"] or params["lr"]) / 5
     tips = [f"discriminator_lr={lr:.1g}", f"lecam_weight={max(0.001, 3 * params['lecam_weight']):.1g}"]
     later = max(params["discriminator_start"] * 2, params["steps"] // 4)
     return [*tips, f"discriminator_start={later}, when reconstructions are better"]

@@ -18,6 +18,7 @@ from tok1d.runs import Run, RunError
 from tok1d.symptoms import CHECKS, Case, Context, Record
 
 FILE = "diagnoses.json"
+MOST = 4000  # records that a doctor remembers
 
 
 def examine(
@@ -42,7 +43,7 @@ class Doctor:
 
     def __init__(self, run: Run):
         self.run, self.context = run, context_of(run)
-        self.records = records_of(run)
+        self.records = thinned(records_of(run))
         self.now = examine(self.records, context=self.context)  # what holds
         self.found: list[Diagnosis] = []  # what `see` returned so far
 
@@ -58,11 +59,27 @@ class Doctor:
         while self.records and self.records[-1]["step"] >= record["step"]:
             self.records.pop()
         self.records.append(record)
+        self.records = thinned(self.records)
         self.now = examine(self.records, context=self.context)
+        return self._new(self.now)
+
+    def see_setback(self, step: int, evidence: str) -> list[Diagnosis]:
+        """The same for steps that left no record, for want of a finite gradient up to `step`."""
+        return self._new([Case([], self.context).finds("nan", step, evidence)])
+
+    def _new(self, diagnoses: list[Diagnosis]) -> list[Diagnosis]:
         known = {diagnosis.name for diagnosis in self.found}
-        new = [diagnosis for diagnosis in self.now if diagnosis.name not in known]
+        new = [diagnosis for diagnosis in diagnoses if diagnosis.name not in known]
         self.found += new
         return new
+
+
+def thinned(records: list[Record]) -> list[Record]:
+    """At most `MOST` records, the newer half untouched: a record of a long run takes no longer to see."""
+    while len(records) > MOST:
+        half = len(records) // 2
+        records = records[:half:2] + records[half:]
+    return records
 
 
 def context_of(run: Run) -> Context:

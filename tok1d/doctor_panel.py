@@ -18,11 +18,14 @@ from tok1d.diagnoses import DIAGNOSES, Diagnosis
 from tok1d.doctor import Doctor, read_diagnoses
 from tok1d.headless import headless, kernel_shell
 from tok1d.runs import Run
-from tok1d.symptoms import Record
+from tok1d.symptoms import Case, Context, Record
 
-COLUMNS, WIDTH, HEIGHT = 3, 3.05, 1.75  # of small plots, inches each
+COLUMNS, WIDTH, HEIGHT = 3, 9.2, 1.85  # of small plots; inches, of a row of them
+EASE = 20  # drawing takes a twentieth of the time at most
 POINTS = 400  # a curve's most: a longer one is thinned
-COLOURS = ("#3b6fd4", "#d9772b", "#2f9e6e", "#b5549c", "#8a6d3b", "#5aa6c9", "#777777", "#c0392b")
+COLOURS = (
+    "#3b6fd4", "#d9772b", "#2f9e6e", "#b5549c", "#8a6d3b", "#5aa6c9", "#777777", "#e0b02f", "#1f3a6e",
+)  # fmt: skip
 SICK, WELL, DARK = "#c0392b", "#2f9e6e", "#555555"
 
 
@@ -39,21 +42,22 @@ class Plot(NamedTuple):
 PLOTS = (
     Plot("loss terms", {
         "l1": "L1", "l2": "L2", "charbonnier": "Charbonnier", "perceptual": "perceptual", "align": "align",
-        "commitment": "commitment", "kl": "KL", "entropy_sample": "entropy of a token",
-        "entropy_batch": "entropy of the batch",
+        "commitment": "commitment", "kl": "KL", "entropy_sample": "entropy/token",
+        "entropy_batch": "entropy/batch",
     }, ("diverging", "gan-onset"), log=True),
     Plot("gradient norm", {
         "grad_norm_encoder": "encoder", "grad_norm_quantizer": "quantizer", "grad_norm_decoder": "decoder",
     }, ("nan", "exploding-gradient", "dead-parameters"), log=True),
-    Plot("variation from image to image", {
+    Plot("variation over images", {
         "variation": "reconstructions", "token_variation": "tokens",
     }, ("mean-image", "collapse"), share=True),
-    Plot("codes a batch uses (perplexity)", {"perplexity": ""}, ("collapse",)),
+    Plot("codes of a batch", {
+        "codes_used": "in use", "perplexity": "effective (perplexity)",
+    }, ("collapse",)),
     Plot("discriminator's logits", {
         "logits_real": "images", "logits_fake": "reconstructions",
     }, ("discriminator-winning",)),
-    Plot("adaptive weight", {"adaptive_weight": ""}, ("discriminator-winning",), log=True),
-    Plot("time waiting for images", {"loader_wait": ""}, ("data-bound",), share=True),
+    Plot("waiting for images", {"loader_wait": ""}, ("data-bound",), share=True),
 )  # fmt: skip
 
 
@@ -64,18 +68,19 @@ class DoctorPanel:
         train(..., on_log=panel.update)
         panel.close()
 
-    every: seconds between two redraws; default 2 when somebody watches, 30 when `headless()`; a new diagnosis
-    is shown at once. Outside a Jupyter kernel nothing is displayed; `to_html()` gives the panel anywhere.
+    every: least seconds between two redraws; default 2 when somebody watches, 30 when `headless()`; a new
+    diagnosis is shown at once. Outside a Jupyter kernel nothing is displayed; `to_html()` gives the panel
+    anywhere.
     """
 
     def __init__(self, run: Run, *, every: float | None = None):
         self.doctor = Doctor(run)
         self.every = (30.0 if headless() else 2.0) if every is None else every
-        self._handle, self._drawn_at = None, -math.inf
+        self._handle, self._due = None, -math.inf
 
     def update(self, record: Record) -> None:
         """Take in one record, as `train` hands it to `on_log`."""
-        if self.doctor.see(record) or time.monotonic() - self._drawn_at >= self.every:
+        if self.doctor.see(record) or time.monotonic() >= self._due:
             self._draw()
 
     def close(self) -> None:
@@ -85,19 +90,22 @@ class DoctorPanel:
     def to_html(self) -> str:
         """One self-contained HTML element: verdict, small curves as a PNG, and a paragraph a diagnosis."""
         doctor = self.doctor
-        return panel_html(doctor.records, doctor.now, [*read_diagnoses(doctor.run), *doctor.found])
+        records = with_codes_used(doctor.records, doctor.context)
+        return panel_html(records, doctor.now, [*read_diagnoses(doctor.run), *doctor.found])
 
     def _draw(self) -> None:
         if kernel_shell() is None or not self.doctor.records:
             return
         from IPython import display
 
+        began = time.monotonic()
         shown = display.HTML(self.to_html())
         if self._handle is None:
             self._handle = display.display(shown, display_id=True)
         else:
             self._handle.update(shown)
-        self._drawn_at = time.monotonic()
+        took = time.monotonic() - began
+        self._due = began + took + (max(self.every, EASE * took) if self.every else 0)
 
 
 def panel_html(records: list[Record], now: list[Diagnosis], found: list[Diagnosis] = ()) -> str:
@@ -109,8 +117,9 @@ def panel_html(records: list[Record], now: list[Diagnosis], found: list[Diagnosi
     over = {d.name: d for d in found if d.name not in {d.name for d in now}}
     items = "".join(_item(d, "") for d in now) + "".join(_item(d, " over") for d in over.values())
     png = base64.b64encode(_png(records, now)).decode()
-    width = round(min(COLUMNS, len(shown(records)) or 1) * WIDTH * 100)  # px
-    picture = f'<img width="{width}" alt="What the doctor watches" src="data:image/png;base64,{png}">'
+    picture = (
+        f'<img width="{100 * WIDTH:.0f}" alt="What the doctor watches" src="data:image/png;base64,{png}">'
+    )
     return (
         f'<div class="tok1d-doctor"><style>{_STYLE}</style>'
         f'<p class="{"sick" if now else "well"}"><b>● {verdict}</b> <span>{facts}</span></p>{items}'
@@ -146,6 +155,14 @@ _STYLE = """
 # ------------------------------------------------------------------------------------------ small curves
 
 
+def with_codes_used(records: list[Record], context: Context) -> list[Record]:
+    """The records with the number of distinct codes beside its share, `code_usage`."""
+    case = Case(records, context)
+    return [
+        r | {"codes_used": r["code_usage"] * case.possible(r)} if "code_usage" in r else r for r in records
+    ]
+
+
 def shown(records: list[Record]) -> list[Plot]:
     """The plots that these records have anything for."""
     keys = {key for record in records for key in record}
@@ -160,11 +177,10 @@ def figure(records: list[Record], now: list[Diagnosis] = ()):
     from matplotlib.figure import Figure
 
     plots = shown(records)
-    columns = min(COLUMNS, len(plots)) or 1
-    rows = -(-len(plots) // columns) or 1
-    figure = Figure(figsize=(columns * WIDTH, rows * HEIGHT), layout="constrained")
+    rows = -(-len(plots) // COLUMNS) or 1
+    figure = Figure(figsize=(WIDTH, rows * HEIGHT), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     last = max((record["step"] for record in records), default=1)
     for axis, plot in zip(axes, plots, strict=False):
         _draw_plot(axis, plot, records)
@@ -172,6 +188,7 @@ def figure(records: list[Record], now: list[Diagnosis] = ()):
         since = [diagnosis.since_step for diagnosis in now if diagnosis.name in plot.names]
         if since:
             axis.axvspan(min(since), last, color=SICK, alpha=0.12, linewidth=0)
+    figure.supxlabel("step", fontsize=8, color=DARK)
     for axis in axes[len(plots) :]:
         axis.set_visible(False)
     return figure
@@ -179,7 +196,7 @@ def figure(records: list[Record], now: list[Diagnosis] = ()):
 
 def _draw_plot(axis, plot: Plot, records: list[Record]) -> None:
     least, most = math.inf, 0.0
-    for (key, label), colour in zip(plot.curves.items(), COLOURS * 2, strict=False):
+    for (key, label), colour in zip(plot.curves.items(), COLOURS, strict=False):
         points = [(r["step"], r[key]) for r in records if key in r and math.isfinite(r[key])]
         if points:
             x, y = np.array(points[:: max(1, len(points) // POINTS)], float).T
@@ -188,13 +205,14 @@ def _draw_plot(axis, plot: Plot, records: list[Record]) -> None:
     _scale(axis, plot, least, most)
     labels = [line for line in axis.get_lines() if not line.get_label().startswith("_")]
     lines = -(-len(labels) // 3)
-    axis.set_title(plot.title, loc="left", fontsize=9, fontweight="bold", pad=5 + 10 * lines)
+    axis.set_title(plot.title, loc="left", fontsize=9, fontweight="bold", pad=5 + 10 * max(1, lines))
     if labels:
-        axis.legend(
+        legend = axis.legend(
             handles=labels, ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.1,
             fontsize=7.5, frameon=False, handlelength=1, handletextpad=0.4, columnspacing=1, borderpad=0,
             labelspacing=0.2, labelcolor=DARK,
         )  # fmt: skip
+        legend.set_in_layout(False)  # a long one does not make its plot small
     axis.tick_params(which="both", colors=DARK, labelsize=7.5, length=0)
     axis.spines[:].set_visible(False)
     axis.spines["bottom"].set(visible=True, color="#bbb")
@@ -205,9 +223,9 @@ def _draw_plot(axis, plot: Plot, records: list[Record]) -> None:
 def _scale(axis, plot: Plot, least: float, most: float) -> None:
     """Per cent, decades where there are some, or plain numbers from 0."""
     if plot.share:
-        axis.set_ylim(0, max(100, 100 * most))
+        axis.set_ylim(-2, max(100, 100 * most))  # so that a line at 0 is seen
         axis.yaxis.set_major_formatter("{x:g} %")
-    elif plot.log and most > 10 * least > 0:
+    elif plot.log and least > 0 and math.floor(math.log10(most)) > math.ceil(math.log10(least)):
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("")

@@ -118,16 +118,17 @@ def diverging(case: Case) -> Diagnosis | None:
         return None
     now, n = median(r["psnr"] for r in last), len(last)
     starts = range(0, len(records) - n + 1, max(1, len(records) // 200))
-    best, at = max((median(r["psnr"] for r in records[i : i + n]), i) for i in starts)
-    if now > best - FALL and now > GREY:
+    best, at = max((median(r["psnr"] for r in records[i : i + n]), -i) for i in starts)
+    peak = records[n // 2 - at]["step"]
+    limit = best - FALL if now <= best - FALL else GREY
+    if now > limit:
         return None
-    since = next((r["step"] for r in records[at + n :] if r["psnr"] < best - FALL), last[0]["step"])
     evidence = f"PSNR {now:.1f} dB, under the {GREY:.0f} dB of plain grey"
-    if now <= best - FALL:
-        evidence = f"PSNR {now:.1f} dB after {best:.1f} dB around step {records[at + n - 1]['step']:.0f}"
+    if limit != GREY:
+        evidence = f"PSNR {now:.1f} dB after {best:.1f} dB around step {peak:.0f}"
+    since = case.since(lambda r: r.get("num_tokens", 0) < most or r.get("psnr", math.inf) <= limit)
     onset = next((r["step"] for r in case.records if "logits_fake" in r), math.inf)
-    spoilt = records[at]["step"] <= onset <= since
-    return case.finds("gan-onset" if spoilt else "diverging", since, evidence)
+    return case.finds("gan-onset" if peak <= onset <= since else "diverging", since, evidence)
 
 
 def exploding_gradient(case: Case) -> Diagnosis | None:
@@ -173,7 +174,8 @@ def collapse(case: Case) -> Diagnosis | None:
         since = case.since(lambda r: r.get("token_variation", 1) < SAME_TOKENS)
         evidence = f"{percent(median(same))} of the tokens' variance is from image to image"
         if used := case.values("perplexity"):
-            evidence += f", and a batch uses {median(used):.1f} codes"
+            possible = case.possible(case.recent[-1])
+            evidence += f", and a batch uses {median(used):.1f} codes of the {possible:,} that it could"
         return case.finds("collapse", since, evidence)
     if nats and median(nats) < NO_NATS:
         evidence = f"the KL divergence is {median(nats):.2g} nats a token, so tokens are noise"
