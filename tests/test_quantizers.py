@@ -121,14 +121,17 @@ def test_a_tokenizer_with_it_learns_is_saved_and_measured(name, tmp_path):
     tokenizer = Tokenizer(config).train()
     tokenizer.quantizer.entropy_weight = 0.01
     optimizers = build_optimizers(tokenizer, TrainConfig(optimizer="muon", muon_lr=0.01))
-    for _ in range(80):
+    for _ in range(150):
         output = tokenizer(batch)
         loss = (output.images - batch).square().mean()
+        if loss < 0.2 * batch.var(0, unbiased=False).mean():
+            break
         (loss + output.loss).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-    assert loss < 0.25 * batch.var(0, unbiased=False).mean(), "hardly better than the mean image"
+    else:
+        pytest.fail(f"hardly better than the mean image: {loss}")
 
     tokenizer.eval().save_pretrained(tmp_path / "model")
     loaded = Tokenizer.from_pretrained(tmp_path / "model").eval()
@@ -148,6 +151,8 @@ def test_a_tokenizer_with_it_learns_is_saved_and_measured(name, tmp_path):
 @pytest.mark.parametrize(
     ("params", "said"),
     [
+        (dict(quantizer="lfq", codebook_size=2), "from 4 on, as quantizer=lfq needs: type codebook_size=4"),
+        (dict(quantizer="vq", codebook_dim=1), "for quantizer=vq, .* sphere: type codebook_dim=2 or more"),
         (dict(quantizer="lfq", codebook_size=1000), "lfq needs: type codebook_size=1024"),
         (dict(quantizer="lfq", codebook_size=2**20 - 1), "type codebook_size=1048576"),
         (
@@ -285,8 +290,8 @@ def test_vq_ema_starts_from_inputs_and_revives_dead_codes():
     for _ in range(300):
         quantizer.train()(wide)
     after = quantizer.eval()(wide)
-    assert len(before.ids.unique()) < 16 and len(after.ids.unique()) == 32
-    assert after.loss < 0.3 * before.loss
+    assert len(before.ids.unique()) < 20 and len(after.ids.unique()) > 24
+    assert after.loss < 0.2 * before.loss
 
 
 def test_vq_ema_with_more_dead_codes_than_inputs_takes_each_input_once():
@@ -316,7 +321,7 @@ def test_only_training_changes_or_draws(case):
     assert all(torch.equal(tensor, before[name]) for name, tensor in quantizer.state_dict().items())
 
 
-@pytest.mark.parametrize("size", [2, 32, 64])
+@pytest.mark.parametrize("size", [4, 32, 64])
 def test_lfq_is_the_librarys(size):
     """Whose entropies need a probability for every token and code."""
     torch.manual_seed(0)
