@@ -82,8 +82,8 @@ class TokenizerConfig(Config):
             )
         if self.codebook_dim < 2 and self.quantizer in ("vq", "vq_ema", "softvq"):
             raise ValueError(
-                f"codebook_dim={self.codebook_dim} is too few for quantizer={self.quantizer}, whose codes are "
-                f"on a sphere: type codebook_dim=2 or more"
+                f"codebook_dim={self.codebook_dim} is too few for quantizer={self.quantizer}, whose codes "
+                f"are on a sphere: type codebook_dim=2 or more"
             )
         if self.rotation_trick and self.quantizer not in ("vq", "vq_ema", "simvq"):
             raise ValueError(
