@@ -20,6 +20,7 @@ from tok1d.encoders import Encoder
 from tok1d.load_report import anatomy, start_encoder
 from tok1d.optimizers import build_optimizers
 from tok1d.params import parse
+from tok1d.quantizers import QUANTIZERS
 from tok1d.runs import Run
 from tok1d.tokenizer import Tokenizer
 from tok1d.train import train
@@ -46,7 +47,7 @@ def test_1_positions_are_the_pretrained_ones_resampled(started):
 
 @pytest.mark.parametrize("init", ["random", "dinov2"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
 def test_2_every_layer_is_in_an_optimizer_and_moves(init, optimizer, quantizer):
     """Above all `to_codes`, the bottleneck from the encoder's width to a code."""
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ from torchvision.transforms.functional import to_tensor
 
 from tok1d.config import TokenizerConfig, TrainConfig
 from tok1d.optimizers import build_optimizers
+from tok1d.quantizers import QUANTIZERS
 from tok1d.tokenizer import Tokenizer
 from tok1d.toy_roads import draw
 
@@ -60,7 +61,7 @@ def test_latent_tokens_are_distinct_from_step_0():
 
 
 def test_every_parameter_gets_a_gradient(images):
-    for quantizer in ("fsq", "vq"):
+    for quantizer in QUANTIZERS:
         tokenizer = build(quantizer=quantizer).train()
         tokenizer.quantizer.entropy_weight = 0.1
         output = tokenizer(images)

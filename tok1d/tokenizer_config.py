@@ -83,11 +83,20 @@ class TokenizerConfig(Config):
             got = ",".join(map(str, self.fsq_levels)) or ()
             need = f"must be 3 or more each, with a product of at most {2**20}, got {got}"
             raise ValueError(f"fsq_levels {need}: for example type fsq_levels=8,8,8,5,5,5")
-        if self.quantizer == "lfq" and self.codebook_size.bit_count() != 1:
-            near = 2 ** min(20, round(math.log2(self.codebook_size)))
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_quantizer(self) -> TokenizerConfig:
+        if self.quantizer == "lfq" and (self.codebook_size.bit_count() != 1 or self.codebook_size < 4):
+            near = 2 ** min(20, max(2, round(math.log2(self.codebook_size))))
             raise ValueError(
-                f"codebook_size={self.codebook_size} is no power of two, as quantizer=lfq needs: "
+                f"codebook_size={self.codebook_size} is no power of two from 4 on, as quantizer=lfq needs: "
                 f"type codebook_size={near}"
+            )
+        if self.codebook_dim < 2 and self.quantizer in ("vq", "vq_ema", "softvq"):
+            raise ValueError(
+                f"codebook_dim={self.codebook_dim} is too few for quantizer={self.quantizer}, whose codes "
+                f"are on a sphere: type codebook_dim=2 or more"
             )
         if self.rotation_trick and self.quantizer not in ("vq", "vq_ema", "simvq"):
             raise ValueError(
