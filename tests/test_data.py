@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -100,9 +101,8 @@ def test_second_load_decodes_nothing(photos, tmp_path):
     before = (folders(cache)[0] / "pixels.u8").stat()
     second = load_images(source._replace(read=never), 16, cache)
     after = (folders(cache)[0] / "pixels.u8").stat()
-    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns) and len(
-        folders(cache)
-    ) == 1
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert len(folders(cache)) == 1
     assert (first.pixels == second.pixels).all() and first.fingerprint == second.fingerprint
 
 
@@ -201,6 +201,20 @@ def test_killed_build_leaves_nothing_that_is_used(photos, tmp_path):
     assert left[0].exists()  # it may be another process at work
 
 
+def test_what_killed_builds_left_is_removed_after_a_day(photos, tmp_path):
+    cache, now = tmp_path / "cache", time.time()
+    for name, hours in {"old": 30, "young": 20, "at work": 30}.items():
+        folder = cache / f"16px-{name}.1234abcd.tmp"
+        folder.mkdir(parents=True)
+        (folder / "pixels.u8").write_bytes(b"half")
+        written = now - 3600 * hours
+        os.utime(folder / "pixels.u8", (now, now) if name == "at work" else (written, written))
+        os.utime(folder, (written, written))
+    load(photos(2), cache)
+    left = [path.name for path in folders(cache) if path.suffix == ".tmp"]
+    assert left == ["16px-at work.1234abcd.tmp", "16px-young.1234abcd.tmp"]
+
+
 @pytest.mark.parametrize("harm", ["cut pixels", "no pixels", "cut index", "no index"])
 def test_cache_that_a_crash_cut_short_is_built_again(photos, tmp_path, harm):
     root, cache = photos(3), tmp_path / "cache"
@@ -288,10 +302,7 @@ def test_batch_is_a_pure_function_of_seed_and_step(photos, tmp_path):
         return hashlib.sha256(images.train_batch(step, 4, seed).numpy().tobytes()).hexdigest()
 
     here = [digest(step) for step in range(10)]
-    assert run(BATCHES, root, tmp_path / "elsewhere", check=True).stdout.split() == [
-        here[9],
-        here[0],
-        here[2],
-    ]
+    there = run(BATCHES, root, tmp_path / "elsewhere", check=True).stdout.split()
+    assert there == [here[9], here[0], here[2]]
     assert [digest(step) for step in reversed(range(10))] == here[::-1]  # whatever was drawn before
     assert len(set(here)) == 10 and digest(0, seed=8) not in here

@@ -2,6 +2,7 @@
 
 python -m tok1d.bench tokens     256 px, ViT-S/16 both sides, 16 … 256 tokens (default)
 python -m tok1d.bench nano       64 px, nano, 1 … 64 tokens of an elastic tokenizer
+python -m tok1d.bench loader     from JPEG files to batches; see tok1d.bench_loader
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import resource
 import sys
 import time
 from typing import Any
+
+from tok1d import bench_loader
 
 SUITES: dict[str, list[dict[str, Any]]] = {
     "tokens": [{"num_latent_tokens": k, "batch_size": 4} for k in (16, 32, 64, 128, 256)],
@@ -63,9 +66,11 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def main(suite: str = "tokens") -> None:
+def main(suite: str = "tokens", *options: str) -> None:
+    if suite == "loader":
+        return bench_loader.main(*options)
     if suite not in SUITES:
-        sys.exit(f"there is no suite {suite}: type one of {', '.join(SUITES)}")
+        sys.exit(f"there is no suite {suite}: type one of {', '.join(SUITES)}, loader")
     for row in SUITES[suite]:
         with multiprocessing.get_context("spawn").Pool(1) as pool:  # so that peak memory is this row's own
             print(
