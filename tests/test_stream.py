@@ -1,27 +1,12 @@
 """Images that are decoded for every batch anew: the same batches as from the cache."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from tok1d.config import ConfigError, DataConfig
 from tok1d.data import load_data
-
-
-@pytest.fixture
-def plain(tmp_path):
-    """`plain(7)`: seven 24 x 16 images, number i all of grey value i."""
-
-    def write(count: int) -> Path:
-        (tmp_path / "plain").mkdir()
-        for i in range(count):
-            Image.new("RGB", (24, 16), (i, i, i)).save(tmp_path / f"plain/{i:03}.png")
-        return tmp_path / "plain"
-
-    return write
 
 
 def numbers(batch: torch.Tensor) -> list[int]:
