@@ -1,8 +1,37 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from workbench import REPO
+
+CI = bool(os.environ.get("CI"))
+SHARED = REPO.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def real_weights(tmp_path_factory) -> Path:
+    """A folder with real pretrained files: `.weights`, or fetched where tests run in CI."""
+    folder, tool = REPO / ".weights", SHARED / "tools" / "get_weights.py"
+    if not folder.exists():
+        if not CI:
+            pytest.skip(f"there are no real weights: type python {tool} .weights")
+        folder = tmp_path_factory.mktemp("weights")
+        subprocess.run([sys.executable, str(tool), str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture
+def frames() -> list[Image.Image]:
+    """Real dashcam frames."""
+    found = sorted((SHARED / "data" / "indian-roads" / "val").rglob("*.jpg"))[::50]
+    if not found and not CI:
+        pytest.skip("there are no real frames beside the repository: ../shared/data/indian-roads/val")
+    assert found
+    return [Image.open(path).convert("RGB") for path in found]
 
 
 @pytest.fixture

@@ -78,11 +78,11 @@ def test_no_checkpoint_is_no_error(tmp_path):
 
 
 def test_a_disk_that_fills_up_while_saving(tmp_path):
-    """A real file system of 24 MB, filled between the checkpoints of steps 4 and 8."""
+    """A real file system of 64 MB, filled between the checkpoints of steps 4 and 8."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("only root can mount a file system")

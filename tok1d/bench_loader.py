@@ -1,7 +1,7 @@
 """From JPEG files to batches: torchvision's ImageFolder beside ours, images a second of one core.
 
 python -m tok1d.bench loader             400 toy roads, saved as JPEG files of 1280 x 720
-python -m tok1d.bench loader FOLDER      the JPEG files of a folder, repeated to as many
+python -m tok1d.bench loader FOLDER      the JPEG files of a folder, repeated to as many (FOLDER 900: to 900)
 
 Each is a process of its own, by turns, and the medians are shown. "Per core" counts processor time of all
 threads, so other work on the machine counts little. First it is checked that the pixels are the same, bit
@@ -29,7 +29,7 @@ SIZE, BATCH, TURNS = 256, 32, 3
 WIDTH, HEIGHT = 1280, 720
 
 
-def main(folder: str = "", images: str = "400") -> None:
+def main(suite: str = "loader", folder: str = "", images: str = "400") -> None:
     """Print the table. `images` is the number of files a turn."""
     with tempfile.TemporaryDirectory() as temporary:
         data = Path(temporary, "data")
@@ -47,9 +47,7 @@ def main(folder: str = "", images: str = "400") -> None:
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(TURNS):
             for name, way in ways.items():
-                with multiprocessing.get_context("spawn").Pool(
-                    1
-                ) as pool:  # so that none profits from another
+                with multiprocessing.get_context("spawn").Pool(1) as pool:  # none profits from another
                     rates[name].append(pool.apply(way, (data, cache)))
     base = median(rates["ImageFolder"])
     from tok1d.images import quick_resize
@@ -63,7 +61,7 @@ def main(folder: str = "", images: str = "400") -> None:
 
 
 def repeat(folder: Path, to: Path, count: int) -> None:
-    """`count` distinct files of the JPEG files in a folder, over and over."""
+    """`count` files with names of their own, of the JPEG files in a folder over and over."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
         sys.exit(f"there are no .jpg files in {folder}: type python -m tok1d.bench loader FOLDER of some")
@@ -75,10 +73,11 @@ def draw(to: Path, count: int, different: int = 40) -> None:
     """`count` JPEG files of `different` toy roads."""
     from tok1d.toy_roads import draw as toy_road
 
-    for i in range(different):
-        road = toy_road(i, 1024).resize((WIDTH, WIDTH)).crop((0, 280, WIDTH, 280 + HEIGHT))
-        road.save(to / f"{i:06}.jpg", quality=90)
-    repeat(to, to, count)
+    with tempfile.TemporaryDirectory() as temporary:
+        for i in range(min(different, count)):
+            road = toy_road(i, 1024).resize((WIDTH, WIDTH)).crop((0, 280, WIDTH, 280 + HEIGHT))
+            road.save(Path(temporary, f"{i:06}.jpg"), quality=90)
+        repeat(Path(temporary), to, count)
 
 
 def image_folder(data: Path, random: bool) -> Iterable[list[Tensor]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from tok1d.runs import Run, RunError, replacing
+from tok1d.runs import Run, RunError, replacing, writes
 from tok1d.state import State
 from tok1d.tokenizer import Tokenizer
 
@@ -17,6 +17,8 @@ def save_checkpoint(run: Run, state: State) -> None:
     """Write `last.ckpt`; the one before stays as `previous.ckpt`. Raises `RunError` when it cannot."""
     content = {name: module.state_dict() for name, module in state.modules().items()}
     content |= {"optimizers": [o.state_dict() for o in state.optimizers], "counts": state.counts}
+    if not writes():
+        return
     with writable(run, f"the checkpoint of step {state.step}"), replacing(run / "last.ckpt") as temporary:
         torch.save(content, temporary)
         keep(run)
@@ -60,6 +62,8 @@ def _fill(state: State, content: dict) -> None:
 
 
 def save_model(run: Run, model: Tokenizer) -> None:
+    if not writes():
+        return
     with writable(run, "the model"), replacing(run / "model") as temporary:
         model.save_pretrained(temporary)
 

@@ -1,10 +1,11 @@
-"""The command line: `tok1d run | report | params | prefetch`. Heavy imports wait until they are needed."""
+"""The command line: `tok1d run | train | report | doctor | params | prefetch`, importing late what is heavy."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from tok1d.config import NOTEBOOKS, ConfigError, fields
 from tok1d.params import parse, read_params
@@ -14,7 +15,7 @@ from tok1d.runs import RunError
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        args.function(args)
+        return args.function(args) or 0
     except (ConfigError, RunError) as error:
         print(f"tok1d: {error}", file=sys.stderr)
         return 1
@@ -35,14 +36,15 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="run one notebook headless, with checked parameters, in its run folder"
     )
     run.add_argument("notebook", type=Path)
-    run.add_argument(
-        "-f", "--params-file", action="append", default=[], metavar="YAML", help="parameter file (repeatable)"
-    )
-    run.add_argument(
-        "-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter (repeatable)"
-    )
+    _take_params(run)
     run.add_argument("--limit", type=float, metavar="SECONDS", help="interrupt the notebook after this long")
     run.set_defaults(function=_run)
+
+    train = commands.add_parser(
+        "train", help="the training part of notebooks/train.ipynb, also under torchrun, accelerate and srun"
+    )
+    _take_params(train)
+    train.set_defaults(function=_train)
 
     report = commands.add_parser(
         "report", help="one offline HTML page from the executed notebooks of a sweep or run"
@@ -50,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path)
     report.add_argument("-o", "--out", type=Path, help="default: FOLDER/report.html")
     report.set_defaults(function=_report)
+
+    doctor = commands.add_parser(
+        "doctor", help="what is wrong with training runs, and what to try; exit status 1 if anything is"
+    )
+    doctor.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
+    doctor.set_defaults(function=_doctor)
 
     params = commands.add_parser("params", help="describe every parameter of a notebook")
     params.add_argument("notebook", choices=sorted(NOTEBOOKS))
@@ -66,15 +74,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace) -> None:
-    from tok1d.notebooks import execute
+def _take_params(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-f", "--params-file", action="append", default=[], metavar="YAML", help="parameter file (repeatable)"
+    )
+    command.add_argument(
+        "-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter (repeatable)"
+    )
 
-    params = read_params(*args.params_file)
+
+def _params_of(args: argparse.Namespace) -> dict[str, Any]:
     for text in args.param:
         if "=" not in text:
             raise ConfigError(f"-p {text} has no value: type -p NAME=VALUE, such as -p steps=1000")
-    params |= _pairs(args.param)
-    execute(args.notebook, params, args.limit)
+    return read_params(*args.params_file) | _pairs(args.param)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from tok1d.notebooks import execute
+
+    execute(args.notebook, _params_of(args), args.limit)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from tok1d.launch import train_command
+
+    again = [text for file in args.params_file for text in ("-f", file)]
+    again += [text for pair in args.param for text in ("-p", pair)]
+    return train_command(_params_of(args), ["train", *again])
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -84,6 +111,8 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 def _prefetch(args: argparse.Namespace) -> None:
+    from tok1d.loss_weights import loss_weights
+    from tok1d.parents import on_hub, read_parent
     from tok1d.weights import read_weights
 
     texts = [text for text in args.params if "=" in text and not Path(text).exists()]
@@ -91,12 +120,15 @@ def _prefetch(args: argparse.Namespace) -> None:
     seen = set()
     for params in [read_params(file) for file in files] or [{}]:
         _, _, tokenizer, train, _ = parse(params | _pairs(texts), *NOTEBOOKS["train"])
-        if tokenizer.encoder_init == "random":
-            continue
-        weights = read_weights(tokenizer, train)
-        if weights.sha256 not in seen:
-            print(f"{weights.source}\n  {weights.path}\n  sha256 {weights.sha256}", flush=True)
-        seen.add(weights.sha256)
+        wanted = loss_weights(train)
+        if on_hub(train.init_from):
+            wanted.append(read_parent(train.init_from))
+        elif not train.init_from and tokenizer.encoder_init != "random":
+            wanted.append(read_weights(tokenizer, train))
+        for weights in wanted:
+            if weights.sha256 not in seen:
+                print(f"{weights.source}\n  {weights.path}\n  sha256 {weights.sha256}", flush=True)
+            seen.add(weights.sha256)
     print(f"{len(seen)} pretrained files are on this machine" if seen else "no pretrained file is needed")
 
 
@@ -115,6 +147,22 @@ def _report(args: argparse.Namespace) -> None:
         notebooks, args.out or args.folder / "report.html", title=f"tok1d · {args.folder.name}"
     )
     print(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from tok1d.doctor import checkup
+    from tok1d.runs import Run
+
+    sick = 0
+    for folder in args.runs:
+        now, over, step = checkup(Run(folder))
+        print(f"{folder}, {step} steps: {len(now) or 'no'} complaint{'s' * (len(now) > 1)}")
+        for diagnosis in now:
+            print(f"  {diagnosis}")
+        for diagnosis in over:
+            print(f"  over by now: {diagnosis}")
+        sick += bool(now)
+    return int(sick > 0)
 
 
 def _params(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tok1d.backbones import known_init, known_like
+from tok1d.diagnoses import known_diagnosis
 
 
 class ConfigError(ValueError):
@@ -55,6 +56,7 @@ FolderName = Annotated[Text, Field(pattern=r"^\w[\w.+-]{0,99}$")]
 Ints = Annotated[tuple[Int, ...], BeforeValidator(_tuple)]
 Counts = Annotated[tuple[Annotated[Int, Field(ge=1)], ...], BeforeValidator(_tuple)]
 Names = Annotated[tuple[Text, ...], BeforeValidator(_tuple)]
+Diagnoses = Annotated[tuple[Annotated[Text, AfterValidator(known_diagnosis)], ...], BeforeValidator(_tuple)]
 YamlNo = BeforeValidator(lambda value: "no" if value is False else value)  # YAML reads a bare no as false
 Precision = Annotated[Literal["auto", "no", "bf16"], YamlNo]
 

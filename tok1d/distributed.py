@@ -6,12 +6,16 @@ gradient too. Without `torch.distributed` everything here is the identity.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 
 
 def world_size() -> int:
@@ -25,7 +29,21 @@ def is_main() -> bool:
 
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of `value` over all processes; gradients flow back to each."""
-    return all_reduce(value.contiguous()) / world_size() if world_size() > 1 else value
+    return _Sum.apply(value) / world_size() if world_size() > 1 else value
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes, whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_: object, value: Tensor) -> Tensor:
+        value = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(_: object, gradient: Tensor) -> Tensor:
+        return _Sum.forward(_, gradient)
 
 
 @torch.no_grad()
@@ -38,3 +56,139 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     dist.all_reduce(flat)
     for grad, mean in zip(grads, (flat / world_size()).split([g.numel() for g in grads]), strict=True):
         grad.copy_(mean.view_as(grad))
+
+
+@torch.no_grad()
+def from_main(value: Tensor) -> Tensor:
+    """The main process's `value` in every process, overwriting their own; for what is drawn at random."""
+    if world_size() > 1:
+        dist.broadcast(value, 0)
+    return value
+
+
+@torch.no_grad()
+def whole_batch(part: Tensor) -> Tensor:
+    """Every process's part [B, ...] of a batch -> the batch of a single process, [B · processes, ...].
+
+    Parts are interleaved, as `Images.train_batch` deals them.
+    """
+    if world_size() == 1:
+        return part
+    parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.stack(parts, 1).flatten(0, 1)
+
+
+def own_part(batch: Tensor) -> Tensor:
+    """This process's part [B, ...] of `whole_batch`."""
+    return batch[dist.get_rank() :: world_size()] if world_size() > 1 else batch
+
+
+# ---- joining, leaving, agreeing ----
+
+PATIENCE = timedelta(days=7)  # decoding a large data set keeps the others waiting for hours
+_agreements: list[dist.ProcessGroup] = []  # one group, on the CPU whatever device trains: it waits for no GPU
+
+
+class Stopped(KeyboardInterrupt):
+    """Training ended when it was asked to, in all processes alike, with a checkpoint to go on from."""
+
+
+class Elsewhere(RuntimeError):
+    """Another process of this run failed, and has said why."""
+
+
+def launched() -> bool:
+    """Whether a launcher (torchrun, accelerate, srun, `tok1d.processes`) started several of us."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Join the processes that a launcher started, and leave them at the end; alone, or again, do nothing.
+
+    Only the main one prints. If one fails the others raise `Elsewhere`, so that it is said once.
+    """
+    if not launched() or world_size() > 1:
+        yield
+        return
+    PartialState(cpu=not torch.cuda.is_available())
+    try:
+        with contextlib.nullcontext() if is_main() else contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except Stopped:
+        _leave()
+        raise
+    except Exception as error:  # no goodbye: the others may be in no state to hear it
+        if isinstance(error, Elsewhere) or not _first_to_fail():
+            raise Elsewhere(f"{type(error).__name__}: {error}") from error
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    everywhere(True)
+    dist.destroy_process_group()
+    PartialState._reset_state()
+    _agreements.clear()
+
+
+def _first_to_fail() -> bool:
+    try:
+        return dist.distributed_c10d._get_default_store().add("tok1d failed", 1) == 1
+    except RuntimeError:  # the store went with the main process
+        return False
+
+
+def _group() -> dist.ProcessGroup:
+    if not _agreements:
+        _agreements.append(dist.new_group(backend="gloo", timeout=PATIENCE))
+    return _agreements[0]
+
+
+def everywhere(value: bool) -> bool:
+    """Whether `value` holds in every process. All wait here for the last."""
+    if world_size() == 1:
+        return value
+    flag = torch.tensor(int(value))
+    dist.all_reduce(flag, dist.ReduceOp.MIN, _group())
+    return bool(flag)
+
+
+def anywhere(value: bool) -> bool:
+    """Whether `value` holds in some process. All wait here for the last."""
+    return not everywhere(not value)
+
+
+def same_everywhere(number: int) -> bool:
+    """Whether `number` is the same in every process. All wait here for the last."""
+    if world_size() == 1:
+        return True
+    least = torch.tensor([number, -number])
+    dist.all_reduce(least, dist.ReduceOp.MIN, _group())
+    return least[0].item() == -least[1].item()
+
+
+@contextlib.contextmanager
+def in_turn() -> Iterator[None]:
+    """The main process goes through the block first, then one of each other node, then the rest.
+
+    So what one writes to a folder the others find there. If it fails in one, the later ones raise
+    `Elsewhere`.
+    """
+    turns = (is_main(), int(os.environ.get("LOCAL_RANK", 0)) == 0, True) if world_size() > 1 else (True,)
+    mine, done = turns.index(True), False
+    for _ in turns[:mine]:
+        _go_on(True)
+    try:
+        yield
+        done = True
+    finally:
+        with contextlib.nullcontext() if done else contextlib.suppress(Elsewhere):
+            for _ in turns[mine:] if done else turns[:1]:
+                _go_on(done)
+
+
+def _go_on(done: bool) -> None:
+    if not everywhere(done):
+        raise Elsewhere("another process failed")

@@ -20,7 +20,8 @@ def evaluate(tokenizer: Tokenizer, images: Images, config: EvalConfig) -> dict[s
 
     PSNR (dB) and SSIM are means over images of the reconstruction, clamped and rounded to uint8, against the
     original; code usage is the share of the codebook that the images' tokens touch, perplexity the effective
-    number of codes.
+    number of codes (softvq: of each token's strongest; kl has no codes, so neither is there). Bits are those
+    of `TokenizerConfig.bits_per_token`.
     """
     counts = config.token_counts or tokenizer.config.token_counts
     results = [measure(tokenizer, images, count, config) for count in counts]
@@ -46,19 +47,27 @@ def measure(tokenizer: Tokenizer, images: Images, num_tokens: int, config: EvalC
     counts = torch.zeros(tokenizer.quantizer.codebook_size)
     for batch in images.batches(config.eval_batch_size, config.eval_images):
         original = to_float(batch.to(tokenizer.device))
-        ids = tokenizer.encode(original, num_tokens)
-        restored = to_float(to_uint8(tokenizer.decode_ids(ids)))
+        codes, ids, *_ = tokenizer.quantize(original, num_tokens)
+        restored = to_float(to_uint8(tokenizer.decode(codes)))
         psnrs.append(psnr(restored, original))
         ssims.append(
             structural_similarity_index_measure(restored, original, data_range=1.0, reduction="none")
         )
-        counts += torch.bincount(ids.flatten().cpu(), minlength=len(counts))
-    p = counts / counts.sum()
-    return {
+        if ids is not None:
+            counts += torch.bincount(ids.flatten().cpu(), minlength=len(counts))
+    numbers = {
         "num_tokens": num_tokens,
         "bits": num_tokens * tokenizer.config.bits_per_token,
         "psnr": torch.cat(psnrs).mean().item(),
         "ssim": torch.cat(ssims).mean().item(),
+    }
+    return numbers | code_use(counts) if len(counts) else numbers
+
+
+def code_use(counts: Tensor) -> dict[str, float]:
+    """From how often each code was used: the share that was used at all, and the perplexity."""
+    p = counts / counts.sum()
+    return {
         "code_usage": (counts > 0).float().mean().item(),
         "code_perplexity": torch.exp(-(p * p.clamp_min(1e-12).log()).sum()).item(),
     }
@@ -78,5 +87,6 @@ def reconstruct(tokenizer: Tokenizer, images: Tensor, counts: tuple[int, ...]) -
     tokenizer.eval()
     originals = to_float(images.to(tokenizer.device))
     return {
-        count: to_uint8(tokenizer.decode_ids(tokenizer.encode(originals, count))).cpu() for count in counts
+        count: to_uint8(tokenizer.decode(tokenizer.quantize(originals, count).codes)).cpu()
+        for count in counts
     }

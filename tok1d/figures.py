@@ -117,12 +117,14 @@ def _read_row(run: Run, label: str) -> np.ndarray:
 
 
 def code_usage(runs: list[Run]) -> tuple[Figure, list[dict[str, Any]]]:
-    """One bar a run: the effective number of codes (perplexity) at the run's largest token count."""
+    """One bar a run: the effective number of codes (perplexity) at the run's largest token count, 0 for kl,
+    which has no codes.
+    """
     drawn = []
     for run in runs:
         result = run.evaluation["results"][-1]
         keys = ("num_tokens", "code_perplexity", "code_usage")
-        drawn.append({"run": str(run.path)} | {key: result[key] for key in keys})
+        drawn.append({"run": str(run.path)} | {key: result.get(key, 0) for key in keys})
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN, 0.7 + 0.3 * len(runs)), layout="constrained")
         axis = figure.subplots()

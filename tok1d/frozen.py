@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAST_SIDE = 32  # px; of a smaller image nothing would be left after the strides of a convolutional network
 
 
 class Frozen(nn.Module):
@@ -29,3 +32,9 @@ class Frozen(nn.Module):
     def _apply(self, function: Callable, recurse: bool = True) -> Frozen:
         self.net._apply(function, recurse)
         return super()._apply(function, recurse)
+
+
+def enlarged(images: Tensor) -> Tensor:
+    """Images [B, 3, H, W], bilinearly enlarged if a side is shorter than `LEAST_SIDE`."""
+    scale = LEAST_SIDE / min(images.shape[-2:])
+    return images if scale <= 1 else F.interpolate(images, scale_factor=scale, mode="bilinear")

@@ -27,35 +27,24 @@ from tok1d.encoders import Encoder
 from tok1d.runs import Run
 from tok1d.toy_roads import draw
 from tok1d.vit import VIT_SIZES, build_vit, timm_vit
-from tok1d.weights import command, read_weights
+from tok1d.weights import ENCODER, Asked, command, read_weights
 
 LEAST_COSINE = 0.999  # with timm's own forward pass, in float32
 
 
-def prepare_encoder(run: Run, tokenizer: TokenizerConfig, start: StartConfig) -> dict[str, Any]:
-    """The report of a run that is about to train, before its images are decoded; written to the run folder.
-
-    A run that has begun keeps the report it started with, and needs no pretrained file. Raises `ConfigError`.
-    """
-    path = run / "load_report.json"
-    if begun(run) and path.exists():
-        return json.loads(path.read_text())
-    with torch.random.fork_rng(devices=[]):
-        report = start_encoder(Encoder(tokenizer), tokenizer, start)
-    run.write_json("load_report.json", report)
-    return report
-
-
-def begun(run: Run) -> bool:
-    """Whether the run has weights of its own to go on from."""
-    return (run / "last.ckpt").exists() or (run / "model" / "config.json").exists()
-
-
-def start_encoder(encoder: Encoder, tokenizer: TokenizerConfig, start: StartConfig) -> dict[str, Any]:
+def start_encoder(
+    encoder: Encoder,
+    tokenizer: TokenizerConfig,
+    start: StartConfig,
+    proven: dict[str, Any] | None = None,
+    asked: Asked = ENCODER,
+) -> dict[str, Any]:
     """Fill `encoder` with the pretrained weights it is to start from, freeze what is to stay, and report.
 
-    Random choices elsewhere are not disturbed. Raises `ConfigError` if a file cannot be had or does not fit,
-    or if the features differ from timm's own.
+    `proven` is a report that this run wrote before: of the same file, it is returned, and the features are
+    not compared again. `asked` are the parameters that messages name: a loss's backbone is read like an
+    encoder. Random choices elsewhere are not disturbed. Raises `ConfigError` if a file cannot be had or does
+    not fit, or if the features differ from timm's own.
     """
     encoder.freeze(start.encoder_freeze)
     report = {"encoder_init": tokenizer.encoder_init, "encoder_size": tokenizer.encoder_size}
@@ -67,34 +56,38 @@ def start_encoder(encoder: Encoder, tokenizer: TokenizerConfig, start: StartConf
             )
         facts = {"network": tokenizer.random_like or "plain ViT", "source": "random", "tensors": []}
         return report | facts | fairness(tokenizer)
-    weights = read_weights(tokenizer, start)
+    weights = read_weights(tokenizer, start, asked)
     converted = convert(weights.state, encoder.vit)
-    check(converted, tokenizer, start, weights.source)
+    check(converted, tokenizer, start, weights.source, asked)
     encoder.vit.load_state_dict(converted.state)
+    if proven and proven.get("sha256") == weights.sha256:
+        return proven
     network = timm_name(tokenizer.encoder_init, tokenizer.encoder_size)
     return report | {
         "network": network, "source": weights.source, "sha256": weights.sha256,
         "tensors": [row._asdict() for row in converted.rows],
-        "cosine": compare(encoder, tokenizer, converted, weights.source),
+        "cosine": compare(encoder, tokenizer, converted, weights.source, asked),
     } | fairness(tokenizer)  # fmt: skip
 
 
-def check(converted: Converted, tokenizer: TokenizerConfig, start: StartConfig, source: str) -> None:
+def check(
+    converted: Converted, tokenizer: TokenizerConfig, start: StartConfig, source: str, asked: Asked
+) -> None:
     """Stop for tensors that are missing, unexpected or of another shape."""
     bad = converted.unexplained
     if bad:
         more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise ConfigError(
-            f"{source} is not for encoder_init={tokenizer.encoder_init} "
-            f"encoder_size={tokenizer.encoder_size} "
+            f"{source} is not for {tokenizer.encoder_init} of size {tokenizer.encoder_size} "
             f"({bad[0].name} is {bad[0].status}, {bad[0].reason}{more}): "
-            f"type '{command(tokenizer, start)}' for the right file, or give it as encoder_weights=PATH"
+            f"type '{command(tokenizer, start, asked)}' for the right file, "
+            f"or give it as {asked.weights}=PATH"
         )
 
 
 @torch.no_grad()
 def compare(
-    encoder: Encoder, tokenizer: TokenizerConfig, converted: Converted, source: str
+    encoder: Encoder, tokenizer: TokenizerConfig, converted: Converted, source: str, asked: Asked = ENCODER
 ) -> dict[str, float]:
     """Cosine [-1, 1] of our patch features with timm's own model, loaded by timm, on two drawn road scenes.
 
@@ -117,7 +110,7 @@ def compare(
     if not least >= LEAST_COSINE:
         raise ConfigError(
             f"{source} does not compute what timm computes from it (cosine {least:.4f}): "
-            f"choose another encoder_init, or give another file as encoder_weights=PATH"
+            f"choose another {asked.init}, or give another file as {asked.weights}=PATH"
         )
     return {"patches": alone.mean().item(), "least": least, "beside_latent_tokens": beside.mean().item()}
 
@@ -219,9 +212,12 @@ def part_of(name: str) -> str:
 def summary(report: dict[str, Any]) -> dict[str, Any]:
     """The report's facts, for `tables.facts`."""
     counts = Counter(row["status"] for row in report["tensors"])
-    facts = {key: report[key] for key in ("encoder_init", "network", "source", "sha256") if key in report}
-    facts |= {f"tensors {status}": counts[status] for status in ("loaded", "resampled", "dropped")}
-    facts |= {f"tensors {status}": counts[status] for status in ("missing", "unexpected")}
+    keys = ("init_from", "encoder_init", "network", "source", "sha256")
+    facts = {key: report[key] for key in keys if key in report}
+    if "changes" in report:
+        facts["changes"] = "<br>".join(report["changes"]) or "none"
+    other = ("new", "dropped") if "init_from" in report else ("dropped", "missing", "unexpected")
+    facts |= {f"tensors {status}": counts[status] for status in ("loaded", "resampled", *other)}
     for name, value in report.get("cosine", {}).items():
         facts[f"cosine with timm's own forward pass, {name.replace('_', ' ')}"] = f"{value:.6f}"
     return facts | {

@@ -1,4 +1,4 @@
-"""Losses of pixels against pixels, and the straight line that weights follow."""
+"""How far a reconstruction's pixels are from the image's."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from torch import Tensor
 
 from tok1d.config import LossConfig
 
-CHARBONNIER = 1e-3  # errors under this are squared, as 0 … 1 goes
-
-
-def pixel_terms(reconstruction: Tensor, images: Tensor, config: LossConfig) -> dict[str, Tensor]:
-    """Mean errors of two [B, 3, H, W] in 0 … 1 whose weight is not 0: `l1`, `l2`, `charbonnier`; scalars.
-
-    Charbonnier's is sqrt(error² + 0.001²) (Lai et al. 2017, arXiv:1704.03915).
-    """
-    terms = {}
-    if config.l1_weight:
-        terms["l1"] = F.l1_loss(reconstruction, images)
-    if config.l2_weight:
-        terms["l2"] = F.mse_loss(reconstruction, images)
-    if config.charbonnier_weight:
-        terms["charbonnier"] = ((reconstruction - images).square() + CHARBONNIER**2).sqrt().mean()
-    return terms
+CHARBONNIER_EPS = 1e-3  # about where it turns from squared to absolute, in 0 … 1 (as in arXiv:1710.01992)
 
 
 def pixel_loss(reconstruction: Tensor, images: Tensor, config: LossConfig) -> Tensor:
-    """The weighted sum of `pixel_terms`; scalar."""
-    terms = pixel_terms(reconstruction, images, config)
-    return sum(
-        (getattr(config, f"{name}_weight") * term for name, term in terms.items()),
-        reconstruction.new_zeros(()),
-    )
+    """Weighted sum of the `pixel_terms` of two [B, 3, H, W] in 0 … 1; scalar."""
+    loss = reconstruction.new_zeros((), dtype=images.dtype)
+    for name, value in pixel_terms(reconstruction, images, config).items():
+        loss = loss + getattr(config, f"{name}_weight") * value
+    return loss
+
+
+def pixel_terms(reconstruction: Tensor, images: Tensor, config: LossConfig) -> dict[str, Tensor]:
+    """Each mean error with a weight above 0, unweighted, by name: l1, l2 and charbonnier.
+
+    Charbonnier, sqrt(d² + eps²) - eps, is the absolute error with a smooth bottom (Charbonnier et al. 1994).
+    """
+    measures = {"l1": F.l1_loss, "l2": F.mse_loss, "charbonnier": charbonnier}
+    return {
+        name: measure(reconstruction, images)
+        for name, measure in measures.items()
+        if getattr(config, f"{name}_weight") > 0
+    }
+
+
+def charbonnier(reconstruction: Tensor, images: Tensor) -> Tensor:
+    return ((reconstruction - images).square() + CHARBONNIER_EPS**2).sqrt().mean() - CHARBONNIER_EPS
 
 
 def ramp(start: float, end: float, step: int, steps: int) -> float:

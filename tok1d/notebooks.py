@@ -133,15 +133,20 @@ def check(notebook: Path, params: dict[str, Any]) -> RunConfig:
     """Refuse bad parameters for a notebook (one of your own: names that its parameters cell lacks); say where
     it runs.
     """
-    cells = json.loads(notebook.read_text())["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    defaults = {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
+    defaults = own_parameters(notebook)
     if notebook.stem in NOTEBOOKS:
         return parse(defaults | params, *NOTEBOOKS[notebook.stem])[0]
     for name in params:
         if name not in defaults:
             raise ConfigError(unknown_name(name, defaults))
     return parse({k: v for k, v in (defaults | params).items() if k in RunConfig.model_fields}, RunConfig)[0]
+
+
+def own_parameters(notebook: Path) -> dict[str, Any]:
+    """What the parameters cell of a notebook assigns."""
+    cells = json.loads(notebook.read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
 
 
 def _shipped() -> list[Path]:

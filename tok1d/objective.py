@@ -12,15 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from tok1d.adversarial import LeCam, adaptive_weight, hinge_discriminator, hinge_generator
-
-try:
-    from tok1d.alignment import build_alignment
-    from tok1d.perceptual import build_perceptual
-except ImportError:
-    pass
+from tok1d.alignment import build_alignment
 from tok1d.config import TrainConfig
 from tok1d.discriminators import build_discriminator
 from tok1d.losses import pixel_terms, ramp
+from tok1d.perceptual import build_perceptual
 from tok1d.tokenizer import Reconstruction, Tokenizer
 
 Terms = dict[str, Tensor]  # detached 0-d tensors, by the name they are logged under
@@ -34,6 +30,11 @@ class Objective(nn.Module):
         self.discriminator = build_discriminator(config) if config.adversarial_weight else None
         self.alignment = build_alignment(config, tokenizer) if config.align_weight else None
         self.lecam = LeCam() if config.adversarial_weight and config.lecam_weight else None
+
+    @property
+    def facts(self) -> dict[str, dict[str, str]]:
+        """Which pretrained network stands behind which loss: name, source and sha256 of each."""
+        return {name: net.facts for name, net in self.named_children() if hasattr(net, "facts")}
 
     def playing(self, step: int) -> bool:
         """Whether there is a discriminator at this step."""

@@ -17,6 +17,9 @@ EXAMPLES = dict(
     val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",
     timeofday="night", scene="highway", token_counts="1,8,64", runs="run-a,run-b", random_like="dinov2",
     encoder_weights="weights/dinov2.safetensors", encoder_revision="main",
+    init_from="outputs/runs/quickstart", stop_on="nan,collapse",
+    perceptual_weights="weights/vgg16.pth", discriminator_weights="weights/dino.safetensors",
+    align_weights="weights/dinov2.safetensors",
 )  # fmt: skip
 
 

@@ -19,12 +19,14 @@ def statistics(output: Reconstruction, images: Tensor, codebook_size: int) -> di
     """Facts of one part of a batch whose mean over parts is the fact of the batch."""
     pixels = output.images.float().clamp(0, 1)
     mse = (pixels - images).square().mean((1, 2, 3))  # [B]
+    codes = output.codes.float()  # [B, k, dim]
     both = torch.stack([thumbnails(pixels), thumbnails(images)])  # [2, B, 3, h, w]
     facts = {
         "psnr": (-10 * mse.clamp_min(1e-10).log10()).mean(),
         "moments": torch.stack([both.mean(1), both.square().mean(1)]),  # [2, 2, 3, h, w]
+        "code_moments": torch.stack([codes.mean(0), codes.square().mean(0)]),  # [2, k, dim]
     }
-    if codebook_size:
+    if output.ids is not None:
         facts["codes"] = torch.bincount(output.ids.flatten(), minlength=codebook_size).float()
     return facts
 
@@ -40,6 +42,7 @@ def summarise(parts: list[dict[str, Tensor]]) -> dict[str, float]:
         for name in sorted(parts[0])
     }
     codes, moments = means.pop("codes", None), means.pop("moments", None)
+    code_moments = means.pop("code_moments", None)
     numbers = {name: value.item() for name, value in means.items()}
     if codes is not None:
         numbers |= code_use(codes, len(parts) * world_size())
@@ -47,6 +50,10 @@ def summarise(parts: list[dict[str, Tensor]]) -> dict[str, float]:
         (mean, mean_image), (square, square_image) = moments
         varies, images_vary = (square - mean.square()).mean(), (square_image - mean_image.square()).mean()
         numbers["variation"] = (varies / images_vary.clamp_min(1e-12)).item()
+    if code_moments is not None:
+        mean, square = code_moments
+        varies, all_vary = (square - mean.square()).mean(), (square.mean(0) - mean.mean(0).square()).mean()
+        numbers["token_variation"] = (varies / all_vary.clamp_min(1e-12)).item()
     return numbers
 
 

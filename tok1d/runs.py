@@ -5,7 +5,8 @@
         train.ipynb      the executed notebook              last.ckpt       to continue from
         model/           config.json, model.safetensors     eval.json       numbers with their card
         recon/           the shown images                   manifest.json   code, versions, data, hardware
-        load_report.json where the encoder started from  done.json       written last: the run is finished
+        load_report.json where the encoder started from  diagnoses.json  what the doctor found, if anything
+        done.json        written last: the run is finished
 
 Every file is written under a temporary name and renamed, so none is ever half a file. One process
 writes at a time.
@@ -16,18 +17,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig, fields
+from tok1d.provenance import describe_environment
 
 UNDER_RUNNER = "TOK1D_RUNNER"  # set by `tok1d run`, which promotes finished.json once the notebook is saved
 FREE_TO_CHANGE = {
@@ -35,20 +34,16 @@ FREE_TO_CHANGE = {
     "sweep",
     "run",
     "checkpoint_every",
+    "num_processes",
     "max_unreadable",
+    "stop_on",
     *fields(*NOTEBOOKS["reconstruct"]),
 }
-NOT_BEGUN = {"encoder_weights", "encoder_revision"}  # free as well, until the run has weights of its own
-VERSIONS = (
-    "torch",
-    "torchvision",
-    "timm",
-    "transformers",
-    "accelerate",
-    "vector-quantize-pytorch",
-    "torchmetrics",
-    "numpy",
-)
+NOT_BEGUN = {
+    "encoder_weights",
+    "encoder_revision",
+    "init_from",
+}  # free as well, until the run has weights of its own
 
 
 class RunError(RuntimeError):
@@ -70,7 +65,7 @@ class Run:
         params = {name: value for config in configs for name, value in config.model_dump(mode="json").items()}
         run = cls(where)
         run.path.mkdir(parents=True, exist_ok=True)
-        free = FREE_TO_CHANGE if (run / "last.ckpt").exists() else FREE_TO_CHANGE | NOT_BEGUN
+        free = FREE_TO_CHANGE if run.begun else FREE_TO_CHANGE | NOT_BEGUN
         if (run.path / "params.yaml").exists():
             for name, old in run.params.items():
                 if name not in free and name in params and params[name] != old:
@@ -103,6 +98,16 @@ class Run:
         return (self / "done.json").exists() or (
             UNDER_RUNNER in os.environ and (self / "finished.json").exists()
         )
+
+    @property
+    def has_model(self) -> bool:
+        """Trained to the last step: its weights are in `model/`."""
+        return (self / "model" / "config.json").exists()
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has weights of its own to go on from."""
+        return self.has_model or (self / "last.ckpt").exists()
 
     def config(self, cls: type[Config]) -> Config:
         """The run's own parameters of one kind."""
@@ -147,6 +152,9 @@ class Run:
     # ---- writing ----
 
     def write_text(self, name: str, text: str) -> None:
+        """Replace a file. Like all writing, and the lock, only in the main process: nothing elsewhere."""
+        if not writes():
+            return
         with replacing(self / name) as temporary:
             temporary.write_text(text)
 
@@ -155,8 +163,9 @@ class Run:
 
     def log(self, record: dict[str, float]) -> None:
         """Append to metrics.jsonl. Only numbers that a rerun repeats: no times."""
-        with open(self / "metrics.jsonl", "a") as out:
-            out.write(json.dumps(record) + "\n")
+        if writes():
+            with open(self / "metrics.jsonl", "a") as out:
+                out.write(json.dumps(record) + "\n")
 
     def keep_metrics(self, steps: int) -> None:
         """Drop the records after `steps`: the steps there are about to be run again."""
@@ -175,9 +184,12 @@ class Run:
             records.append(record)
         return records
 
-    def write_manifest(self, data: dict[str, str], seconds: float) -> None:
-        """Code, versions, hardware, data fingerprints, seed, and wall time of training."""
-        facts = {"data": data, "seed": self.params["seed"], "train_seconds": round(seconds, 1)}
+    def write_manifest(self, data: dict[str, str], seconds: float, losses: dict[str, Any]) -> None:
+        """Code, versions, hardware, data fingerprints, the losses' pretrained networks, seed, and wall time of
+        training.
+        """
+        facts = {"data": data, "losses": losses, "seed": self.params["seed"]}
+        facts["train_seconds"] = round(seconds, 1)
         self.write_json("manifest.json", describe_environment() | facts)
 
     def finish(self, **summary: Any) -> None:
@@ -198,6 +210,9 @@ class Run:
         """Hold the folder alone; the lock goes with the process, however it ends. Raises `RunError` if it is
         held.
         """
+        if not writes():
+            yield
+            return
         with open(self / ".lock", "w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,6 +221,13 @@ class Run:
                     f"{self.path} is being trained by another process: wait for it, or type another run=NAME"
                 ) from None
             yield
+
+
+def writes() -> bool:
+    """Whether this is the process, of those that train together, that writes the run folder."""
+    from tok1d.distributed import is_main  # here, so that 'tok1d run' answers at once for a finished run
+
+    return is_main()
 
 
 @contextmanager
@@ -236,46 +258,3 @@ def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:
             f"there is no finished run in {folder}: train one with 'tok1d run notebooks/train.ipynb'"
         )
     return [run.finished for run in runs]
-
-
-def describe_environment() -> dict[str, Any]:
-    """The code, the versions and the hardware that a result came from."""
-    import torch  # here, so that 'tok1d run' answers at once for a finished run
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "git": git_commit(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in VERSIONS},
-        "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu},
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def git_commit() -> str | None:
-    """The commit of the code, with `+changes` when the work tree differs from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+changes" if dirty else "")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

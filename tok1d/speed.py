@@ -1,4 +1,4 @@
-"""The same step, sooner or in less memory: compiled blocks, recomputed activations, channels-last convolutions.
+"""The same step, sooner or in less memory: compiled blocks, recomputed activations, channels-last images.
 
 Nothing here changes what is computed beyond rounding. bf16 is `mixed_precision`, accumulation `accumulate`,
 attention is PyTorch's own (SDPA) through timm, and both optimizers are fused.
@@ -29,7 +29,7 @@ def tune(model: Tokenizer, objective: Objective, config: TrainConfig) -> None:
 
 
 def compile_block(block: nn.Module) -> None:
-    """Compile one transformer block. All blocks of a size share the code that the first one's compilation made,
-    so this takes seconds where compiling whole networks takes minutes.
+    """Compile one transformer block. All blocks of a size share the code that the first one's compilation
+    made, so this takes seconds where compiling whole networks takes minutes.
     """
     block.compile(dynamic=False)

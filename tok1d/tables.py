@@ -21,14 +21,14 @@ FORMATS = {
 
 
 def table(rows: Iterable[dict[str, Any]]) -> Markdown:
-    """Rows of one set of keys as a table; known keys get their name, unit and precision."""
+    """Rows as a table; known keys get their name, unit and precision, and what a row has not stays empty."""
     rows = list(rows)
-    keys = list(rows[0])
+    keys = list(dict.fromkeys(key for row in rows for key in row))
     lines = [
         [NAMES.get(key, key.replace("_", " ")) for key in keys],
-        ["---:" if _is_number(rows[0][k]) else "---" for k in keys],
+        ["---:" if all(_is_number(row[k]) for row in rows if k in row) else "---" for k in keys],
     ]
-    lines += [[FORMATS.get(key, "{}").format(row[key]) for key in keys] for row in rows]
+    lines += [[FORMATS.get(key, "{}").format(row[key]) if key in row else "" for key in keys] for row in rows]
     return Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
 
 

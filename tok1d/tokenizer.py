@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from tok1d.config import TokenizerConfig
 from tok1d.decoder import Decoder
 from tok1d.encoders import Encoder
-from tok1d.quantizers import Quantized, build_quantizer
+from tok1d.quantizers import NO_IDS, Quantized, build_quantizer
 
 
 class Reconstruction(NamedTuple):
     images: Tensor  # [B, 3, H, W], about 0 … 1, not clamped
-    ids: Tensor  # [B, K] int64
+    ids: Tensor | None  # [B, K] int64; None for kl
     loss: Tensor  # scalar, the quantizer's own loss
     terms: dict[str, Tensor]  # what that loss consists of, by name; detached, to log
     codes: Tensor  # [B, k, dim]
@@ -41,16 +41,23 @@ class Tokenizer(
         self.config = config
         self.encoder = Encoder(config)
         self.quantizer = build_quantizer(config)
-        self.to_codes = nn.Linear(self.encoder.width, self.quantizer.dim)
+        self.to_codes = nn.Linear(self.encoder.width, self.quantizer.in_dim)
         self.decoder = Decoder(config, self.quantizer.dim)
 
     def quantize(self, images: Tensor, num_tokens: int | None = None) -> Quantized:
-        """images [B, 3, H, W] -> codes [B, k, dim], ids [B, k], and the quantizer's loss."""
+        """images [B, 3, H, W] -> codes [B, k, dim], ids [B, k] (None for kl), and the quantizer's loss."""
         return self.quantizer(self.to_codes(self.encoder(images, self._count(num_tokens))))
 
     def encode(self, images: Tensor, num_tokens: int | None = None) -> Tensor:
-        """images [B, 3, H, W] in 0 … 1 -> token ids [B, k] int64; k is K unless the tokenizer is elastic."""
-        return self.quantize(images, num_tokens).ids
+        """images [B, 3, H, W] in 0 … 1 -> token ids [B, k] int64; k is K unless the tokenizer is elastic.
+
+        Raises `ValueError` for kl, whose tokens are continuous: use `quantize` and `decode`. softvq's ids are
+        the strongest codes only.
+        """
+        ids = self.quantize(images, num_tokens).ids
+        if ids is None:
+            raise ValueError(NO_IDS)
+        return ids
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, k, dim] -> images [B, 3, H, W], clamped to 0 … 1."""

@@ -37,10 +37,15 @@ class TokenizerConfig(Config):
         "fsq", description="fsq, vq (L2-normalised codebook), vq_ema, lfq, simvq, softvq or kl (continuous)"
     )
     fsq_levels: Ints = Field((8, 8, 8, 5, 5, 5), description="FSQ levels; their product is the codebook")
-    codebook_size: Int = Field(4096, ge=2, le=2**20, description="entries of any other codebook")
+    codebook_size: Int = Field(4096, ge=2, le=2**20, description="codes of any other quantizer but kl")
     codebook_dim: Int = Field(16, ge=1, le=1024, description="dimensions of a code, but for fsq and lfq")
-    commitment_weight: Float = Field(0.25, ge=0, description="weight of the commitment loss")
-    rotation_trick: bool = Field(False, description="rotate gradients past the vq codebook, not copy them")
+    commitment_weight: Float = Field(
+        0.25, ge=0, description="weight of the commitment loss of vq, vq_ema, simvq and lfq"
+    )
+    codebook_decay: Float = Field(0.99, ge=0, lt=1, description="decay of vq_ema's running means, per step")
+    rotation_trick: bool = Field(
+        False, description="vq, vq_ema and simvq: rotate gradients past the codebook, not copy them"
+    )
     softvq_temperature: Float = Field(0.07, gt=0, description="temperature of softvq's mix of codes")
     kl_weight: Float = Field(1e-4, ge=0, description="weight of kl's divergence from a unit Gaussian")
 
@@ -78,6 +83,17 @@ class TokenizerConfig(Config):
             got = ",".join(map(str, self.fsq_levels)) or ()
             need = f"must be 3 or more each, with a product of at most {2**20}, got {got}"
             raise ValueError(f"fsq_levels {need}: for example type fsq_levels=8,8,8,5,5,5")
+        if self.quantizer == "lfq" and self.codebook_size.bit_count() != 1:
+            near = 2 ** min(20, round(math.log2(self.codebook_size)))
+            raise ValueError(
+                f"codebook_size={self.codebook_size} is no power of two, as quantizer=lfq needs: "
+                f"type codebook_size={near}"
+            )
+        if self.rotation_trick and self.quantizer not in ("vq", "vq_ema", "simvq"):
+            raise ValueError(
+                f"rotation_trick=true is for quantizer=vq, vq_ema or simvq, not {self.quantizer}: "
+                f"type rotation_trick=false"
+            )
         return self
 
     @property
@@ -87,6 +103,9 @@ class TokenizerConfig(Config):
 
     @property
     def bits_per_token(self) -> float:
+        """What storing a token takes: its id, or if it is continuous its `codebook_dim` float32 numbers."""
+        if self.quantizer in ("kl", "softvq"):
+            return 32.0 * self.codebook_dim
         return math.log2(math.prod(self.fsq_levels) if self.quantizer == "fsq" else self.codebook_size)
 
     @property

@@ -20,13 +20,16 @@ from tqdm import tqdm
 from tok1d.checkpoints import load_checkpoint, save_checkpoint, save_model
 from tok1d.config import TokenizerConfig, TrainConfig
 from tok1d.data import Images
+from tok1d.distributed import Stopped, anywhere, everywhere, is_main, joined, same_everywhere
 from tok1d.headless import headless
-from tok1d.load_report import add_parameters, begun, start_encoder
+from tok1d.load_report import add_parameters
 from tok1d.loader import Loader
 from tok1d.optimizers import set_learning_rate
 from tok1d.parallel import wrap
+from tok1d.processes import start_them, train_in_processes
 from tok1d.runs import Run, RunError
 from tok1d.speed import tune
+from tok1d.starting import start_model
 from tok1d.state import State
 from tok1d.step import train_step
 from tok1d.tokenizer import Tokenizer
@@ -43,13 +46,19 @@ def train(
 ) -> Tokenizer:
     """Train a tokenizer in `run`'s folder, from where it was left; a finished one is only loaded.
 
-    Returns the averaged (EMA) weights, in eval mode. `on_log` receives each record of `metrics.jsonl`.
+    Returns the averaged (EMA) weights, in eval mode. `on_log` receives each record of `metrics.jsonl`. With
+    `num_processes` this process only starts those that train.
     """
-    with run.lock(), stop_signals() as stop:
-        if (run / "model" / "config.json").exists():
+    start = start_them(config)
+    with joined(), stop_signals() as stop:
+        if anywhere(run.has_model):
             print(f"{run.path} is trained already: loading it")
-            return Tokenizer.from_pretrained(run / "model").eval()
-        return loop(run, images, tokenizer_config, config, on_log, stop)
+        elif start:
+            train_in_processes(run, config, images.fingerprint, stop, on_log)
+        else:
+            with run.lock():
+                return loop(run, images, tokenizer_config, config, on_log, stop)
+        return Tokenizer.from_pretrained(run / "model").eval()
 
 
 def loop(
@@ -65,18 +74,15 @@ def loop(
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(config.seed)
     model = Tokenizer(tokenizer_config)
-    if begun(run):
-        model.encoder.freeze(config.encoder_freeze)
-    else:
-        run.write_json("load_report.json", start_encoder(model.encoder, tokenizer_config, config))
+    start_model(run, model, config)
     state = State.new(model, config, accelerator.device)
     tune(state.model, state.objective, config)
-    if not load_checkpoint(run, state):
+    if not everywhere(continued(run, state)):
         save_checkpoint(run, state)  # to go back to; and a full disk shows now, not hours from now
     network = wrap(state.model, config, accelerator)
     run.keep_metrics(state.step)
     clock = Clock(state)
-    run.write_manifest({"train": images.fingerprint}, clock.seconds)
+    run.write_manifest({"train": images.fingerprint}, clock.seconds, state.objective.facts)
 
     with Loader(images, config, accelerator.device, rank, world, state.step) as loader:
         for _ in progress(state, config.steps):
@@ -97,17 +103,27 @@ def loop(
                 record["skipped"] = state.counts["skipped"]
                 run.log(record)
                 on_log(record | clock.lap(state.step, config.batch_size, loader.waited))
-            due = state.step % config.checkpoint_every == 0 or state.step == config.steps or stop
+            stopping = anywhere(bool(stop))
+            due = state.step % config.checkpoint_every == 0 or state.step == config.steps or stopping
             if due and not state.counts["in_a_row"]:
                 clock.write(state)
                 save_checkpoint(run, state)
-            if stop and state.step < config.steps:
-                raise KeyboardInterrupt(
-                    f"stopped at step {state.step}; the same command continues from there"
-                )
+            if stopping and state.step < config.steps:
+                raise Stopped(f"stopped at step {state.step}; the same command continues from there")
     save_model(run, state.ema)
-    run.write_manifest({"train": images.fingerprint}, clock.seconds)
+    run.write_manifest({"train": images.fingerprint}, clock.seconds, state.objective.facts)
     return state.ema.eval()
+
+
+def continued(run: Run, state: State) -> bool:
+    """Fill `state` from the run's checkpoint; False if there is none."""
+    found = load_checkpoint(run, state)
+    if not same_everywhere(state.step):
+        raise RunError(
+            f"the processes do not find the same checkpoint in {run.path}: "
+            f"type outputs=FOLDER, a folder that all nodes share"
+        )
+    return found
 
 
 def report_learning(run: Run, state: State, config: TrainConfig) -> Callable[[], None]:
@@ -130,7 +146,7 @@ def go_back(run: Run, state: State) -> None:
             f"nan: {what}, again after a lower learning rate: type another run=NAME with a third of lr, "
             f"a smaller grad_clip or mixed_precision=no"
         )
-    load_checkpoint(run, state)
+    continued(run, state)
     state.counts |= {"setbacks": setbacks + 1, "skipped": skipped, "in_a_row": 0}
     run.keep_metrics(state.step)
     print(f"{what}: back to step {state.step}, from there at {SETBACK} of the learning rate")
@@ -173,7 +189,8 @@ def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig
     prefix.
 
     Counts are drawn from 1, 2, 4 … K (nested dropout, Rippel et al. 2014; powers of two as in FlexTok,
-    arXiv:2502.13967). Prefixes from step 0 stick at the mean image: see `elastic_full_share`.
+    arXiv:2502.13967). `python -m tok1d.bench elastic` draws the loss against the step for other choices of
+    `elastic_full_share`, of counts, and with or without `token_mixing`.
     """
     if not tokenizer.elastic or step < config.elastic_full_share * config.steps:
         return tokenizer.num_latent_tokens
@@ -203,8 +220,9 @@ def stop_signals() -> Iterator[list[int]]:
 def progress(state: State, steps: int) -> Iterator[int]:
     """Go on until `state` is at `steps`, with a plain progress bar, seldom redrawn when nobody watches."""
     bar = tqdm(
-        total=steps, initial=state.step, desc="training", unit="step", mininterval=30 if headless() else 1
-    )
+        total=steps, initial=state.step, desc="training", unit="step", mininterval=30 if headless() else 1,
+        disable=not is_main(),
+    )  # fmt: skip
     with bar:
         while state.step < steps:
             yield state.step

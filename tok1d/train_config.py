@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tok1d.config_types import Config, Float, Init, Int, Names, Precision, Size, Text
+from tok1d.config_types import Config, Diagnoses, Float, Init, Int, Precision, Size, Text
 
 
 def _frozen_blocks(value: str) -> str:
@@ -16,7 +16,7 @@ def _frozen_blocks(value: str) -> str:
 
 
 class StartConfig(Config):
-    """Where the encoder's weights come from, and which of them may move; see `tok1d.load_report`."""
+    """Where the weights come from, and which of them may move; see `tok1d.starting`."""
 
     encoder_weights: Text = Field("", description="local .safetensors or .pth; empty: from the hub")
     encoder_revision: Text = Field("", description="the hub's commit, tag or branch; empty: the registry's")
@@ -35,6 +35,12 @@ def _perceptual(value: str) -> str:
     )
 
 
+def _pretrained(value: str) -> str:
+    if value == "random":
+        raise ValueError("must be a pretrained backbone")
+    return value
+
+
 class LossConfig(Config):
     """What training minimises; a weight of 0 switches its term off. See `tok1d.objective`."""
 
@@ -47,7 +53,7 @@ class LossConfig(Config):
     perceptual_weight: Float = Field(0.0, ge=0, description="weight of the perceptual loss")
     perceptual_weights: Text = Field("", description="local file of its network; empty: from the hub")
     quantizer_weight: Float = Field(1.0, ge=0, description="weight of the quantizer's own loss")
-    entropy_weight: Float = Field(0.1, ge=0, description="vq and lfq entropy loss weight at the start")
+    entropy_weight: Float = Field(0.1, ge=0, description="vq, lfq and softvq entropy weight at the start")
     entropy_weight_end: Float = Field(0.001, ge=0, description="the same at the end of its decay")
     entropy_decay_steps: Int = Field(10_000, ge=1, description="steps of that decay")
     adversarial_weight: Float = Field(0.0, ge=0, description="weight of the adversarial (hinge) loss")
@@ -61,8 +67,12 @@ class LossConfig(Config):
     discriminator_ramp: Int = Field(0, ge=0, description="steps over which its weight then grows from 0")
     lecam_weight: Float = Field(0.0, ge=0, description="weight of the discriminator's LeCam regularisation")
     align_weight: Float = Field(0.0, ge=0, description="weight of alignment to a frozen backbone's features")
-    align: Literal["decoder", "tokens"] = Field("decoder", description="what is aligned")
-    align_to: Init = Field("dinov2", description="the backbone: a name as for encoder_init")
+    align: Literal["decoder", "tokens"] = Field(
+        "decoder", description="what is aligned: the decoder's middle features, or the tokens' codes"
+    )
+    align_to: Annotated[Init, AfterValidator(_pretrained)] = Field(
+        "dinov2", description="the backbone: a name as for encoder_init"
+    )
     align_size: Size = Field("B", description="its size")
     align_weights: Text = Field("", description="local file of that backbone; empty: from the hub")
 
@@ -93,7 +103,7 @@ class TrainConfig(StartConfig, LossConfig):
     nan_patience: Int = Field(
         5, ge=1, description="steps in a row without a finite gradient before going back"
     )
-    stop_on: Names = Field((), description="diagnoses that stop a batch run: nan, collapse, …")
+    stop_on: Diagnoses = Field((), description="diagnoses of the doctor that stop a run: nan,collapse …")
     seed: Int = Field(0, ge=0, lt=2**31, description="the one seed")
     log_every: Int = Field(20, ge=1, description="steps between records in metrics.jsonl")
     checkpoint_every: Int = Field(500, ge=1, description="steps between checkpoints")

@@ -27,7 +27,7 @@ VIT_SIZES: dict[str, tuple[int, int, int]] = {  # width, depth, heads
 
 
 def through(blocks: Iterable[nn.Module], x: Tensor, recompute: bool = False, **options: Any) -> Tensor:
-    """x [B, N, D] through the blocks; `recompute` keeps their inputs only and computes them again backwards."""
+    """x [B, N, D] through the blocks; `recompute` keeps only their inputs for the backward pass."""
     recompute = recompute and torch.is_grad_enabled()
     for block in blocks:
         x = checkpoint(block, x, use_reentrant=False, **options) if recompute else block(x, **options)

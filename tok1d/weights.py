@@ -28,37 +28,60 @@ class Weights(NamedTuple):
     sha256: str
 
 
-def read_weights(tokenizer: TokenizerConfig, start: StartConfig) -> Weights:
+class Asked(NamedTuple):
+    """The parameters by which a user asks for a pretrained network: what messages about its file name."""
+
+    init: str = "encoder_init"
+    size: str = "encoder_size"
+    weights: str = "encoder_weights"  # takes a local file
+    also: str = ""  # what else to type, or else nothing is fetched
+
+
+ENCODER = Asked()
+
+
+def read_weights(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> Weights:
     """The pretrained file of these parameters. Raises `ConfigError` if it cannot be had, or is not sound."""
-    path, source = locate(tokenizer, start)
-    state = read_file(path, _remedy(tokenizer, start))
+    path, source = locate(tokenizer, start, asked)
+    return hashed(path, source, _remedy(tokenizer, start, asked))
+
+
+def hashed(path: Path, source: str, remedy: str) -> Weights:
+    """A file's tensors and its sha256. Raises `ConfigError` if it is not sound."""
+    state = read_file(path, remedy)
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Weights(state, path, source, sha256)
 
 
-def locate(tokenizer: TokenizerConfig, start: StartConfig) -> tuple[Path, str]:
+def local_file(path: str, remedy: str) -> tuple[Path, str]:
+    """The file that a user named, and its origin. Raises `ConfigError` if there is none."""
+    found = Path(path).expanduser()
+    if not found.is_file():
+        raise ConfigError(f"there is no file {found}: {remedy}")
+    return found, str(found)
+
+
+def locate(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> tuple[Path, str]:
     """The file on this machine, fetched if need be, and its origin; `HF_HUB_OFFLINE=1` is honoured."""
     if start.encoder_weights:
-        path = Path(start.encoder_weights).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"there is no file {path}: {_remedy(tokenizer, start)}")
-        return path, str(path)
-    repository, name, revision = on_hub(tokenizer, start)
+        return local_file(start.encoder_weights, _remedy(tokenizer, start, asked))
+    repository, name, revision = on_hub(tokenizer, start, asked)
     from huggingface_hub import hf_hub_download
 
     try:
         path = Path(hf_hub_download(repository, name, revision=revision))
     except Exception as error:  # no internet, no such revision, no permission
         raise ConfigError(
-            f"{name} of {repository} cannot be fetched ({type(error).__name__}): {_remedy(tokenizer, start)}"
+            f"{name} of {repository} cannot be fetched ({type(error).__name__}): "
+            f"{_remedy(tokenizer, start, asked)}"
         ) from None
     parts = path.parts  # …/snapshots/<commit>/<file>
     commit = parts[parts.index("snapshots") + 1] if "snapshots" in parts else revision
     return path, f"{repository}@{commit}/{name}"
 
 
-def on_hub(tokenizer: TokenizerConfig, start: StartConfig) -> tuple[str, str, str]:
+def on_hub(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> tuple[str, str, str]:
     """Repository, file and revision. Raises `ConfigError` for a size that nobody has published."""
     init, size = tokenizer.encoder_init, tokenizer.encoder_size
     if init.startswith(TIMM):
@@ -66,15 +89,15 @@ def on_hub(tokenizer: TokenizerConfig, start: StartConfig) -> tuple[str, str, st
 
         config = timm.get_pretrained_cfg(init.removeprefix(TIMM), allow_unregistered=True)
         if config is None or not config.hf_hub_id:
-            raise ConfigError(f"{init} has no weights on the hub: give a local file as encoder_weights=PATH")
+            raise ConfigError(f"{init} has no weights on the hub: give a local file as {asked.weights}=PATH")
         return config.hf_hub_id, "model.safetensors", start.encoder_revision or "main"
     backbone = BACKBONES[init]
     revision = start.encoder_revision or backbone.revision
     if size not in backbone.models:
         sizes = " or ".join(backbone.models)
         raise ConfigError(
-            f"encoder_init={init} was published in no size {size}: type encoder_size={sizes}, "
-            f"or give a local file as encoder_weights=PATH"
+            f"{asked.init}={init} was published in no size {size}: type {asked.size}={sizes}, "
+            f"or give a local file as {asked.weights}=PATH"
         )
     if size in backbone.files:
         return *backbone.files[size], revision
@@ -111,16 +134,22 @@ def _torch_load(path: Path) -> object:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def command(tokenizer: TokenizerConfig, start: StartConfig) -> str:
+def command(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> str:
     """What to type on a machine with internet."""
-    words = [f"encoder_init={tokenizer.encoder_init}", f"encoder_size={tokenizer.encoder_size}"]
+    values = {asked.init: tokenizer.encoder_init, asked.size: tokenizer.encoder_size}
+    words = [f"{name}={value}" for name, value in values.items() if name]
     if start.encoder_revision:
         words.append(f"encoder_revision={start.encoder_revision}")
-    return " ".join(["tok1d prefetch", *words])
+    return " ".join(["tok1d prefetch", *words, asked.also]).rstrip()
 
 
-def _remedy(tokenizer: TokenizerConfig, start: StartConfig) -> str:
+def remedy(command: str, weights: str) -> str:
+    """The end of every message: what to do when a file is not to be had."""
     return (
-        f"type '{command(tokenizer, start)}' where there is internet and bring its folder here, "
-        f"or give a sound local file as encoder_weights=PATH"
+        f"type '{command}' where there is internet and bring its folder here, "
+        f"or give a sound local file as {weights}=PATH"
     )
+
+
+def _remedy(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked) -> str:
+    return remedy(command(tokenizer, start, asked), asked.weights)
