@@ -47,3 +47,16 @@ def photos(tmp_path):
         return where
 
     return write
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """`plain(7)`: seven 24 x 16 images, number i all of grey value i."""
+
+    def write(count: int) -> Path:
+        (tmp_path / "plain").mkdir()
+        for i in range(count):
+            Image.new("RGB", (24, 16), (i, i, i)).save(tmp_path / f"plain/{i:03}.png")
+        return tmp_path / "plain"
+
+    return write

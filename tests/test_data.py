@@ -1,16 +1,15 @@
-"""Pixels and batches: the cache can be trusted, and a step's batch depends on the seed and the step alone."""
+"""Pixels: those of the files, from a cache that can be trusted."""
 
-import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from tok1d.config import ConfigError, DataConfig
@@ -46,25 +45,6 @@ def run(program: str, *args, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, **options)
 
 
-@pytest.fixture
-def plain(tmp_path):
-    """`plain(7)`: seven 24 x 16 images, number i all of grey value i."""
-
-    def write(count: int) -> Path:
-        (tmp_path / "plain").mkdir()
-        for i in range(count):
-            Image.new("RGB", (24, 16), (i, i, i)).save(tmp_path / f"plain/{i:03}.png")
-        return tmp_path / "plain"
-
-    return write
-
-
-def numbers(batch: torch.Tensor) -> list[int]:
-    """Which of the plain images a batch holds; all of a crop must be of that image."""
-    assert (batch == batch[:, :1, :1, :1]).all()
-    return batch[:, 0, 0, 0].tolist()
-
-
 # ---- pixels ----
 
 
@@ -77,14 +57,6 @@ def test_pixels_are_those_of_the_files(photos, tmp_path):
         wanted = resize(Image.open(root / name), 16)
         assert (images[i] == wanted).all()
         assert (images.centre([i])[0].permute(1, 2, 0).numpy() == centre_crop(wanted, 16)).all()
-
-
-def test_batches_are_all_centre_crops_in_order(plain, tmp_path):
-    images = load(plain(7), tmp_path / "cache")
-    assert [numbers(batch) for batch in images.batches(3)] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [numbers(batch) for batch in images.batches(3, limit=4)] == [[0, 1, 2], [3]]
-    assert [numbers(batch) for batch in images.batches(3, limit=99)] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert next(images.batches(3)).shape == (3, 3, 16, 16) and next(images.batches(3)).dtype == torch.uint8
 
 
 # ---- the cache ----
@@ -100,9 +72,8 @@ def test_second_load_decodes_nothing(photos, tmp_path):
     before = (folders(cache)[0] / "pixels.u8").stat()
     second = load_images(source._replace(read=never), 16, cache)
     after = (folders(cache)[0] / "pixels.u8").stat()
-    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns) and len(
-        folders(cache)
-    ) == 1
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert len(folders(cache)) == 1
     assert (first.pixels == second.pixels).all() and first.fingerprint == second.fingerprint
 
 
@@ -201,6 +172,20 @@ def test_killed_build_leaves_nothing_that_is_used(photos, tmp_path):
     assert left[0].exists()  # it may be another process at work
 
 
+def test_what_killed_builds_left_is_removed_after_a_day(photos, tmp_path):
+    cache, now = tmp_path / "cache", time.time()
+    for name, hours in {"old": 30, "young": 20, "at work": 30}.items():
+        folder = cache / f"16px-{name}.1234abcd.tmp"
+        folder.mkdir(parents=True)
+        (folder / "pixels.u8").write_bytes(b"half")
+        written = now - 3600 * hours
+        os.utime(folder / "pixels.u8", (now, now) if name == "at work" else (written, written))
+        os.utime(folder, (written, written))
+    load(photos(2), cache)
+    left = [path.name for path in folders(cache) if path.suffix == ".tmp"]
+    assert left == ["16px-at work.1234abcd.tmp", "16px-young.1234abcd.tmp"]
+
+
 @pytest.mark.parametrize("harm", ["cut pixels", "no pixels", "cut index", "no index"])
 def test_cache_that_a_crash_cut_short_is_built_again(photos, tmp_path, harm):
     root, cache = photos(3), tmp_path / "cache"
@@ -247,51 +232,3 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(photos, tmp_path):
 def test_cache_in_an_impossible_place(photos, tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert "cannot be written (not a directory): make room there" in sentence(photos(2), tmp_path / "file")
-
-
-# ---- batches ----
-
-
-def test_every_epoch_sees_every_image_once(plain, tmp_path):
-    images = load(plain(7), tmp_path / "cache")
-    seen = [n for step in range(14) for n in numbers(images.train_batch(step, 3, seed=0))]
-    epochs = [seen[i : i + 7] for i in range(0, 42, 7)]
-    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) > 3  # in another order each time
-
-
-def test_batch_larger_than_the_data(plain, tmp_path):
-    images = load(plain(3), tmp_path / "cache")
-    assert sorted(numbers(images.train_batch(0, 15, seed=0))) == sorted(5 * [0, 1, 2])
-
-
-@pytest.mark.parametrize("world", [2, 3, 4])
-def test_the_parts_of_all_processes_are_the_batch_of_one(photos, tmp_path, world):
-    images = load(photos(10), tmp_path / "cache")
-    for step in (0, 3):
-        whole = images.train_batch(step, 12, seed=5)
-        for rank in range(world):
-            assert torch.equal(images.train_batch(step, 12, 5, rank, world), whole[rank::world])
-
-
-BATCHES = """
-images, _ = load_data(config, 16, sys.argv[2])
-print(*(hashlib.sha256(images.train_batch(s, 4, 7).numpy().tobytes()).hexdigest() for s in (9, 0, 2)))
-"""
-
-
-def test_batch_is_a_pure_function_of_seed_and_step(photos, tmp_path):
-    root = photos(6)
-    images = load(root, tmp_path / "cache")
-
-    def digest(step, seed=7):
-        return hashlib.sha256(images.train_batch(step, 4, seed).numpy().tobytes()).hexdigest()
-
-    here = [digest(step) for step in range(10)]
-    assert run(BATCHES, root, tmp_path / "elsewhere", check=True).stdout.split() == [
-        here[9],
-        here[0],
-        here[2],
-    ]
-    assert [digest(step) for step in reversed(range(10))] == here[::-1]  # whatever was drawn before
-    assert len(set(here)) == 10 and digest(0, seed=8) not in here

@@ -27,9 +27,9 @@ MASK = (
 
 
 def read(path) -> np.ndarray:
-    image, _ = read_image(path)
-    assert image.mode == "RGB"
-    return np.asarray(image)
+    pixels = np.asarray(read_image(path)[0])
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+    return pixels
 
 
 def saved(path, image, **options) -> np.ndarray:

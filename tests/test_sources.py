@@ -281,6 +281,12 @@ def test_hold_out_of_few(photos, count, held):
     assert (len(train), len(val)) == (count - held, held)
 
 
+def test_max_images_are_the_first(photos):
+    root = photos(10, size=(8, 8))
+    assert names(data=root, max_images=4) == (["a.png", "b.png", "c.png"], ["d.png"])
+    assert every(data=root, max_images=99) == every(data=root)
+
+
 def test_validation_images_of_their_own(photos):
     mine, theirs = photos(1), photos(2, "val", start=5)
     assert names(data=mine, val_data=theirs) == (["a.png"], ["f.png", "g.png"])

@@ -36,7 +36,9 @@ class RunConfig(Config):
 class DataConfig(Config):
     """Where images come from; see `tok1d.data`."""
 
-    data: Text = Field("toy-roads", min_length=1, description="toy-roads, an image folder, or a .txt list")
+    data: Text = Field(
+        "toy-roads", min_length=1, description="toy-roads, an image folder, a .txt list, .tar shards, hf:NAME"
+    )
     val_data: Text = Field("", description="the same for validation; empty: the last 5 % of `data`")
     data_root: Text = Field("", description="folder a list's paths start from; empty: the list's own")
     bdd_labels: Text = Field("", description="BDD100K label file (.json), or folder of such files")
@@ -45,7 +47,11 @@ class DataConfig(Config):
     scene: Names = Field((), description="BDD100K scenes to keep; empty: all")
     toy_images: Int = Field(2000, ge=1, le=10**6, description="number of toy-roads training images")
     toy_val_images: Int = Field(200, ge=1, description="number of toy-roads validation images")
+    max_images: Int = Field(0, ge=0, description="images of `data` and of `val_data` to use; 0: all")
     max_unreadable: Float = Field(0.01, ge=0, le=1, description="stop when a larger share cannot be read")
+    decode: Literal["cache", "stream"] = Field(
+        "cache", description="decode once into a cache, or training images anew each time (for huge sets)"
+    )
 
 
 class EvalConfig(Config):

@@ -1,123 +1,103 @@
-"""Images as pixels: decoded once, kept as uint8 in a memory-mapped cache, cropped into batches.
+"""Images as pixels: decoded once, kept as uint8 in a memory-mapped cache; or decoded anew for every batch.
 
-Every image is decoded and resized a single time, before training: bad files are found then, and no step waits
-for a JPEG. Which images, crops and mirrors make up step `s` is a pure function of (seed, s), so a resumed run
-sees what an uninterrupted one would have seen, on any number of processes.
+With `decode: cache` every image is decoded and resized a single time, before training: bad files are found
+then, and no step waits for a JPEG. With `decode: stream` nothing is kept: for sets that no disk holds decoded
+(ImageNet's 1.3 million images at 256 pixels are 330 GB). The batches are the same.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from tok1d.batches import Images, to_float, to_uint8
 from tok1d.config import ConfigError, DataConfig
-from tok1d.images import Unreadable, centre_crop, random_crop_flip, resize
+from tok1d.images import Unreadable, resize
 from tok1d.sources import ATTRIBUTES, Source, find_sources
 
+__all__ = ["CachedImages", "Images", "StreamedImages", "load_data", "load_images", "to_float", "to_uint8"]
+
 CACHE_VERSION = 2  # changes with the resize rule
+MANY = 2000  # images from which it pays to compile a quicker resize
+DAY = 24 * 3600
 
 
 @dataclass(frozen=True)
-class Images:
-    """Decoded images, shorter side = `size`. `fingerprint` is a hash over every file's content."""
+class CachedImages(Images):
+    """Decoded images. `fingerprint` is a hash over every file's name and content."""
 
-    size: int
-    names: list[str]
-    labels: list[dict[str, str]] | None
-    fingerprint: str
-    unreadable: dict[str, str]  # name -> why
     shapes: list[tuple[int, int]]  # h, w
     starts: list[int]  # where image i begins in `pixels`
     pixels: np.ndarray  # uint8, flat, memory-mapped
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def __getitem__(self, i: int) -> np.ndarray:
         """uint8 [h, w, 3]."""
         (h, w), start = self.shapes[i], self.starts[i]
         return self.pixels[start : start + 3 * h * w].reshape(h, w, 3)
 
-    def centre(self, indices: Sequence[int]) -> Tensor:
-        """Centre crops, uint8 [B, 3, size, size]."""
-        return self._stack(lambda i: centre_crop(self[i], self.size), indices)
 
-    def spread(self, count: int) -> list[int]:
-        """`count` indices, evenly over all images (all of them if there are fewer)."""
-        return np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
+@dataclass(frozen=True)
+class StreamedImages(Images):
+    """Images that are decoded whenever they are asked for.
 
-    def batches(self, batch_size: int, limit: int = 0) -> Iterator[Tensor]:
-        """All centre crops in order (or the first `limit`), uint8 [≤ batch_size, 3, size, size] at a time."""
-        count = min(limit or len(self), len(self))
-        for start in range(0, count, batch_size):
-            yield self.centre(range(start, min(start + batch_size, count)))
+    `fingerprint` is a hash over every file's name and stamp (place, size, dates), not its content. One that
+    cannot be read is replaced by the next that can; `unreadable` fills while they are met.
+    """
 
-    def train_batch(
-        self, step: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, pin: bool = False
-    ) -> Tensor:
-        """Process `rank`'s part of a batch: random crops and mirrors, uint8 [batch_size / world, 3, s, s].
+    source: Source
+    max_unreadable: float
 
-        Every epoch sees every image once; the ranks' parts, interleaved, are the batch of one process. `pin`
-        puts it into memory that a GPU copies from without waiting.
-        """
+    threads = max(2, os.cpu_count() or 1)
 
-        def crop(position: int) -> np.ndarray:
-            epoch, offset = divmod(position, len(self))
-            rng = np.random.default_rng((seed, 1, position))
-            return random_crop_flip(self[int(_order(seed, epoch, len(self))[offset])], self.size, rng)
-
-        return self._stack(crop, range(step * batch_size + rank, (step + 1) * batch_size, world), pin)
-
-    def _stack(self, crop: Callable[[int], np.ndarray], items: Sequence[int], pin: bool = False) -> Tensor:
-        """Crops [size, size, 3] -> uint8 [B, 3, size, size]."""
-        out = torch.empty(len(items), 3, self.size, self.size, dtype=torch.uint8, pin_memory=pin)
-        rows = out.numpy()  # numpy copies with the interpreter unlocked, and in no threads of its own
-        for row, item in zip(rows, items, strict=True):  # in one thread: more wait for Python's lock
-            row[:] = crop(item).transpose(2, 0, 1)
-        return out
-
-
-@functools.lru_cache(maxsize=4)  # a batch can straddle two epochs
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The shuffled order of one epoch."""
-    return np.random.default_rng((seed, 0, epoch)).permutation(count)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 0 … 255 -> float 0 … 1."""
-    return images.float().div_(255)
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """float 0 … 1 -> uint8 0 … 255, clamped and rounded, as a saved PNG would be."""
-    return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    def __getitem__(self, i: int) -> np.ndarray:
+        """uint8 [h, w, 3]. Raises `ConfigError` once a larger share than `max_unreadable` was unreadable."""
+        while True:
+            name = self.names[i]
+            try:
+                return resize(self.source.read(name)[0], self.size, quick=len(self) >= MANY)
+            except Unreadable as error:
+                if name not in self.unreadable:
+                    self.unreadable[name] = str(error)
+                    _check_unreadable(self.unreadable, len(self), self.source.where, self.max_unreadable)
+            i = (i + 1) % len(self)
 
 
 def load_data(config: DataConfig, size: int, cache: str | Path) -> tuple[Images, Images]:
-    """The training and validation images at `size` pixels, through the cache folder. Raises `ConfigError`."""
-    train, val = find_sources(config, size)
-    return (
-        load_images(train, size, cache, config.max_unreadable),
-        load_images(val, size, cache, config.max_unreadable),
-    )
+    """The training and validation images at `size` pixels, through the cache folder. Raises `ConfigError`.
+
+    Validation images are always decoded into the cache: measurements name the fingerprint of their content.
+    """
+    train, val = find_sources(config, size, cache)
+    if config.decode == "stream":
+        images = stream_images(train, size, config.max_unreadable)
+    else:
+        images = load_images(train, size, cache, config.max_unreadable)
+    return images, load_images(val, size, cache, config.max_unreadable)
 
 
-def load_images(source: Source, size: int, cache: str | Path, max_unreadable: float = 0.01) -> Images:
+def stream_images(source: Source, size: int, max_unreadable: float = 0.01) -> StreamedImages:
+    """A source that is decoded on the fly."""
+    stamps = hashlib.sha256()
+    for name in source.names:
+        stamps.update(f"{name} {source.stamp(name)}\n".encode(errors="surrogateescape"))
+    fingerprint = f"stamps-{stamps.hexdigest()[:16]}"
+    return StreamedImages(size, source.names, source.labels, fingerprint, {}, source, max_unreadable)
+
+
+def load_images(source: Source, size: int, cache: str | Path, max_unreadable: float = 0.01) -> CachedImages:
     """Decode a source into the cache, or open it there. Files that cannot be read are named and left out."""
     folder = Path(cache) / _cache_key(source, size)
     index = _complete(folder)
@@ -136,7 +116,7 @@ def load_images(source: Source, size: int, cache: str | Path, max_unreadable: fl
     if source.labels:
         by_name = dict(zip(source.names, source.labels, strict=True))
         labels = [{k: by_name[name].get(k, "") for k in ATTRIBUTES} for name in index["names"]]
-    return Images(
+    return CachedImages(
         size, index["names"], labels, index["fingerprint"], index["unreadable"], shapes, starts, pixels
     )
 
@@ -153,14 +133,16 @@ def _complete(folder: Path) -> dict[str, Any] | None:
 
 def _decode(source: Source, size: int, folder: Path) -> None:
     """Write `pixels.u8` and `index.json` for a source; the folder appears only when it is complete."""
+    _remove_abandoned(folder.parent)
     temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir(parents=True)
+    quick = len(source.names) >= MANY
     names, shapes, unreadable, content = [], [], {}, hashlib.sha256()
 
     def decode(name: str) -> tuple[np.ndarray, str] | str:
         try:
-            image, digest = source.read(name)
-            return resize(image, size), digest
+            picture, digest = source.read(name)
+            return resize(picture, size, quick), digest
         except Unreadable as error:
             return str(error)
 
@@ -175,7 +157,7 @@ def _decode(source: Source, size: int, folder: Path) -> None:
                     unreadable[name] = result
                     continue
                 pixels, digest = result
-                out.write(pixels.tobytes())
+                out.write(pixels.data)
                 names.append(name)
                 shapes.append(pixels.shape[:2])
                 content.update(f"{name}\0{digest}\n".encode(errors="surrogateescape"))
@@ -186,6 +168,14 @@ def _decode(source: Source, size: int, folder: Path) -> None:
         _put(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """What killed processes left half-written, once nobody has written to it for a day."""
+    for folder in cache.glob("*.tmp"):
+        written = [path.stat().st_mtime for path in (folder, *folder.glob("*")) if path.exists()]
+        if written and max(written) < time.time() - DAY:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put(temporary: Path, folder: Path) -> None:

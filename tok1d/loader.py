@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tok1d.batches import Images
 from tok1d.config import ConfigError, TrainConfig
-from tok1d.data import Images
 
 AHEAD = 2  # steps
 

@@ -1,6 +1,7 @@
 """Where images come from: the built-in toy roads, a folder, a list file, BDD100K by attributes.
 
-A `Source` is only a list of names with a way to read each; `tok1d.data` turns it into pixels.
+A `Source` is only a list of names with a way to read each; `tok1d.data` turns it into pixels. Shards are in
+`tok1d.shards`, Hugging Face data sets in `tok1d.hub_data`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from tok1d import toy_roads, toy_scene, toy_things
+from tok1d import hub_data, shards, toy_roads, toy_scene, toy_things
 from tok1d.config import ConfigError, DataConfig
-from tok1d.images import SUFFIXES, read_image
+from tok1d.images import SUFFIXES, Picture, read_image
 
 Labels = dict[str, str]  # weather, timeofday, scene
 ATTRIBUTES = ("weather", "timeofday", "scene")
@@ -27,7 +28,7 @@ TOY_VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in TOY_FILES)).
 
 class Source(NamedTuple):
     names: list[str]
-    read: Callable[[str], tuple[Image.Image, str]]  # name -> RGB image and a hash of it; raises `Unreadable`
+    read: Callable[[str], tuple[Picture, str]]  # name -> RGB image and a hash of it; raises `Unreadable`
     stamp: Callable[[str], str]  # name -> a cheap text that changes when the image does
     where: str
     labels: list[Labels] | None = None
@@ -37,24 +38,38 @@ class Source(NamedTuple):
         return self._replace(names=[self.names[i] for i in keep], labels=labels)
 
 
-def find_sources(config: DataConfig, size: int) -> tuple[Source, Source]:
+def find_sources(
+    config: DataConfig, size: int, cache: str | Path = "outputs/.cache"
+) -> tuple[Source, Source]:
     """The training and the validation images that `config` asks for (toy roads drawn at `size` pixels).
 
-    Raises `ConfigError`, one sentence, when there are none.
+    The `cache` folder keeps what hub data sets and shards need. Raises `ConfigError`, one sentence, when
+    there are no images.
     """
-    train = _find("data", config.data, range(config.toy_images), config, size)
+    train = _find("data", config.data, range(config.toy_images), config, size, Path(cache))
     if config.val_data or config.data == "toy-roads":
         drawn = range(TOY_VAL_START, TOY_VAL_START + config.toy_val_images)
-        return train, _find("val_data", config.val_data or "toy-roads", drawn, config, size)
+        return train, _find("val_data", config.val_data or "toy-roads", drawn, config, size, Path(cache))
     if len(train.names) < 2:
         raise ConfigError(f"{config.data} has a single image: add more, or type val_data=FOLDER")
     split = len(train.names) - max(1, len(train.names) // 20)  # one block: neighbours in a drive are alike
     return train.take(range(split)), train.take(range(split, len(train.names)))
 
 
-def _find(parameter: str, where: str, drawn: range, config: DataConfig, size: int) -> Source:
-    source = _toy(drawn, size) if where == "toy-roads" else _files(parameter, where, config.data_root)
-    return _filtered(source, config)
+def _find(parameter: str, where: str, drawn: range, config: DataConfig, size: int, cache: Path) -> Source:
+    path = Path(where).expanduser()
+    if where == "toy-roads":
+        source = _toy(drawn, size)
+    elif where.startswith(hub_data.PREFIX):
+        source = Source(*hub_data.open_dataset(where, config.max_images, cache), where)
+    elif tars := shards.find(where):
+        source = Source(*shards.open_shards(tars, cache), where)
+    elif hub_data.saved_in(path):
+        source = Source(*hub_data.open_dataset(f"{hub_data.PREFIX}{path}", 0, cache), where)
+    else:
+        source = _files(parameter, where, config.data_root)
+    source = _filtered(source, config)
+    return source.take(range(config.max_images)) if 0 < config.max_images < len(source.names) else source
 
 
 def _toy(indices: range, size: int) -> Source:

@@ -1,0 +1,33 @@
+"""The loader's benchmark compares the same work: both sides' pixels and numbers of images."""
+
+import pytest
+import torch
+from PIL import Image
+
+from tok1d import bench_loader
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "data/one class").mkdir(parents=True)
+    bench_loader.draw(tmp_path / "data/one class", 5, different=2)
+    return tmp_path / "data"
+
+
+def test_files_and_pixels(data, tmp_path, monkeypatch):
+    threads = torch.get_num_threads()
+    files = sorted((data / "one class").iterdir())
+    assert len(files) == 5 and {Image.open(file).size for file in files} == {(1280, 720)}
+    assert files[0].read_bytes() == files[2].read_bytes() != files[1].read_bytes()
+    bench_loader.assert_same_pixels(data, tmp_path / "cache")
+    monkeypatch.setattr("tok1d.data.to_float", lambda images: images.float() / 254)
+    with pytest.raises(SystemExit, match="the pixels differ"):
+        bench_loader.assert_same_pixels(data, tmp_path / "cache")
+    torch.set_num_threads(threads)
+
+
+def test_a_folder_without_jpegs(tmp_path):
+    with pytest.raises(
+        SystemExit, match=r"there are no \.jpg files in .*: type python -m tok1d.bench loader"
+    ):
+        bench_loader.main("loader", str(tmp_path))
