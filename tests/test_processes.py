@@ -132,7 +132,7 @@ def test_killed_orphaned_and_stopped_they_go_on_to_the_same_bits(one, two, tmp_p
     assert moments[2] <= last_step(outputs) < EVERYTHING["steps"]
     shutil.copytree(outputs, tmp_path / "alone")
 
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "-m", "tok1d.cli"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "tok1d.cli"]
     said = finish([sys.executable, *torchrun, *arguments(outputs)])
     assert said.count("continuing") == 1 and said.count("evaluates") == 1
     assert_same(Run(outputs / "runs" / "run"), two)
