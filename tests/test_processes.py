@@ -24,7 +24,8 @@ EVERYTHING = dict(
     image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4, elastic=True,
     toy_images=40, toy_val_images=4, steps=50, batch_size=8, accumulate=2, log_every=1, checkpoint_every=7,
     optimizer="adamw", warmup_steps=5, quantizer="fsq", fsq_levels="5,5,5", l1_weight=1.0,
-    lr=5e-4, adversarial_weight=0.1, lecam_weight=0.01, discriminator_lr=5e-5, discriminator_start=5, discriminator_ramp=10,
+    lr=5e-4, adversarial_weight=0.1, lecam_weight=0.01, discriminator_lr=5e-5, discriminator_start=5,
+    discriminator_ramp=10,
 )  # fmt: skip
 
 

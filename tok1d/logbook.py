@@ -32,7 +32,7 @@ class Logbook:
         return time.monotonic() - self.began
 
     def write(self, record: dict[str, float], waited: float) -> None:
-        """Keep the record of the step that is done; `waited` are the seconds spent waiting for images so far."""
+        """Keep the record of a step that is done; `waited` are the seconds spent waiting for images."""
         times = self._lap(waited)
         self.run.log("metrics.jsonl", record)
         self.run.log("timings.jsonl", {"step": record["step"]} | times)

@@ -185,7 +185,7 @@ class Run:
         return records
 
     def write_manifest(self, data: dict[str, str], seconds: float, losses: dict[str, Any]) -> None:
-        """Code, versions, hardware, data fingerprints, the losses' pretrained networks, seed, and wall time of
+        """Code, versions, hardware, data fingerprints, the losses' pretrained networks, seed, wall time of
         training.
         """
         facts = {"data": data, "losses": losses, "seed": self.params["seed"]}
