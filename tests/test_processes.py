@@ -23,9 +23,9 @@ from tok1d.train import train
 EVERYTHING = dict(
     image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4, elastic=True,
     toy_images=40, toy_val_images=4, steps=50, batch_size=8, accumulate=2, log_every=1, checkpoint_every=7,
-    optimizer="adamw", warmup_steps=5, quantizer="fsq", fsq_levels="5,5,5", l1_weight=1.0,
-    lr=5e-4, adversarial_weight=0.1, lecam_weight=0.01, discriminator_lr=5e-5, discriminator_start=5,
-    discriminator_ramp=10,
+    quantizer="vq", codebook_size=32, entropy_weight=0.01, entropy_decay_steps=40, l1_weight=1.0,
+    adversarial_weight=0.1, lecam_weight=0.01, discriminator_start=5, discriminator_ramp=10,
+    optimizer="adamw", lr=2e-4, discriminator_lr=5e-5, warmup_steps=5,
 )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def assert_close(run: Run, other: Run) -> None:
     assert len(run.metrics) == len(other.metrics) == EVERYTHING["steps"]
     for mine, theirs in zip(run.metrics, other.metrics, strict=True):
         assert mine.keys() == theirs.keys()
-        for name in ("loss", "l1", "l2", "psnr", "perplexity", "num_tokens", "lr"):
+        for name in ("loss", "l1", "l2", "psnr", "quantizer", "perplexity", "num_tokens", "lr"):
             assert mine[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-4), (name, mine["step"])
     weights, others = (load_file(r / "model" / "model.safetensors") for r in (run, other))
     for name in weights:
