@@ -96,7 +96,7 @@ def image_folder(data: Path, random: bool) -> Iterable[list[Tensor]]:
     return torch.utils.data.DataLoader(datasets.ImageFolder(data, rule), BATCH, shuffle=random)
 
 
-def our_images(data: Path, cache: Path) -> Images:
+def our_images(data: Path, cache: Path, limit: int = 0) -> Images:
     import torch
 
     from tok1d import data as tok1d_data
@@ -106,7 +106,8 @@ def our_images(data: Path, cache: Path) -> Images:
     torch.set_num_threads(1)
     tok1d_data.MANY = 0  # as for a large set
     source, rest = find_sources(DataConfig(data=str(data)), SIZE, cache)
-    return tok1d_data.load_images(source._replace(names=source.names + rest.names), SIZE, cache)
+    names = (source.names + rest.names)[: limit or None]
+    return tok1d_data.load_images(source._replace(names=names), SIZE, cache)
 
 
 def assert_same_pixels(data: Path, cache: Path) -> None:
@@ -131,14 +132,8 @@ def time_image_folder(data: Path, cache: Path) -> float:
 
 def time_first_epoch(data: Path, cache: Path) -> float:
     """Decoding into the cache, then an epoch of random crops."""
-    import numpy as np
-
-    from tok1d.images import resize
-
     shutil.rmtree(cache, ignore_errors=True)
-    resize(
-        np.zeros((HEIGHT, WIDTH, 3), np.uint8), SIZE, quick=True
-    )  # compiled, or loaded from where it is kept
+    our_epoch(our_images(data, cache, limit=BATCH))  # the first ones warm up: imports, what is compiled
     began = time.process_time()
     return our_epoch(our_images(data, cache)) / (time.process_time() - began)
 
