@@ -10,7 +10,7 @@ from workbench import REPO
 
 from tok1d.cli import main
 from tok1d.config import NOTEBOOKS
-from tok1d.data import Images, load_data
+from tok1d.data import CachedImages, load_data
 from tok1d.doctor import Doctor, lines, read_diagnoses
 from tok1d.params import parse
 from tok1d.runs import Run, RunError
@@ -57,7 +57,7 @@ class Enough(Exception):
     """Ends a training from `on_log`."""
 
 
-class SlowDisk(Images):
+class SlowDisk(CachedImages):
     """Images that take longer than a step."""
 
     def train_batch(self, *args, **options):

@@ -85,8 +85,10 @@ def test_index_is_kept_and_renewed(shards, tmp_path):
     before = load(shards, tmp_path)
     kept = sorted((tmp_path / "cache/shards").iterdir())
     assert len(kept) == 3
+    index = kept[0].read_text()
     kept[0].write_text("{}")  # so we see that it is used
     assert len(find_sources(DataConfig(data=shards), 16, tmp_path / "cache")[0].names) < 8
+    kept[0].write_text(index)
     add(shards / "train-000000.tar", {"0000.png": encoded(50), "x/0001.png": encoded(51)})
     add(shards / "train-000001.tar", {"0004.png": encoded(4)})
     after = load(shards, tmp_path)

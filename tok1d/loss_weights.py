@@ -41,7 +41,7 @@ def frozen_encoder(config: TokenizerConfig, file: str, asked: Asked) -> tuple[En
     """
     with torch.random.fork_rng(devices=[]):
         encoder = Encoder(config)
-        report = start_encoder(encoder, config, StartConfig(encoder_weights=file), asked)
+        report = start_encoder(encoder, config, StartConfig(encoder_weights=file), asked=asked)
     facts = {"name": report["network"].split(".")[0], "source": report["source"], "sha256": report["sha256"]}
     return encoder, facts
 
