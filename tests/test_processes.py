@@ -141,6 +141,17 @@ def test_killed_orphaned_and_stopped_they_go_on_to_the_same_bits(one, two, tmp_p
     assert_close(train_alone(tmp_path / "alone"), one)
 
 
+def test_sharded_they_compute_the_same_and_one_goes_on_from_there(one, tmp_path):
+    process, _ = begin(tmp_path, 20, parallel="fsdp")
+    process.terminate()
+    assert process.wait(30) == STOPPED
+    shutil.copytree(tmp_path, tmp_path / "alone")
+    said = finish(tok1d(tmp_path, num_processes=2, parallel="fsdp"))
+    assert "continuing" in said and "Warning" not in said
+    assert_close(Run(tmp_path / "runs" / "run"), one)
+    assert_close(train_alone(tmp_path / "alone"), one)
+
+
 # ---- what can be wrong ----
 
 
@@ -153,9 +164,7 @@ def test_when_one_fails_all_end_and_it_is_said_once(tmp_path):
     (tmp_path / "runs" / "run" / "metrics.jsonl" / "in the way").mkdir(
         parents=True
     )  # the main one's to write
-    started = time.monotonic()
     said = finish(tok1d(tmp_path, num_processes=2), status=1)
     assert said.count("Traceback") == 1 and "IsADirectoryError" in said
     said = finish(tok1d(tmp_path, num_processes=2, data=tmp_path / "nowhere", run="other"), status=1)
     assert said.count("tok1d:") == 1 and "nowhere" in said and "Traceback" not in said
-    assert time.monotonic() - started < 60

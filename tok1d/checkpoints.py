@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
+from tok1d.parallel import in_pieces, whole
 from tok1d.runs import Run, RunError, replacing, writes
 from tok1d.state import State
 from tok1d.tokenizer import Tokenizer
@@ -16,7 +17,8 @@ from tok1d.tokenizer import Tokenizer
 def save_checkpoint(run: Run, state: State) -> None:
     """Write `last.ckpt`; the one before stays as `previous.ckpt`. Raises `RunError` when it cannot."""
     content = {name: module.state_dict() for name, module in state.modules().items()}
-    content |= {"optimizers": [o.state_dict() for o in state.optimizers], "counts": state.counts}
+    content = whole(content | {"optimizers": [o.state_dict() for o in state.optimizers]})
+    content["counts"] = state.counts
     if not writes():
         return
     with writable(run, f"the checkpoint of step {state.step}"), replacing(run / "last.ckpt") as temporary:
@@ -55,17 +57,23 @@ def load_checkpoint(run: Run, state: State) -> bool:
 
 def _fill(state: State, content: dict) -> None:
     for name, module in state.modules().items():
-        module.load_state_dict(content[name])
+        module.load_state_dict(in_pieces(content[name], module.state_dict()))
     for optimizer, its in zip(state.optimizers, content["optimizers"], strict=True):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for i, moments in its["state"].items():
+            its["state"][i] = in_pieces(moments, dict.fromkeys(moments, parameters[i]))
         optimizer.load_state_dict(its)
     state.counts |= content["counts"]
 
 
 def save_model(run: Run, model: Tokenizer) -> None:
+    weights = whole(model.state_dict())
     if not writes():
         return
+    plain = Tokenizer(model.config)
+    plain.load_state_dict(weights)
     with writable(run, "the model"), replacing(run / "model") as temporary:
-        model.save_pretrained(temporary)
+        plain.save_pretrained(temporary)
 
 
 @contextlib.contextmanager

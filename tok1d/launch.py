@@ -21,6 +21,7 @@ from tok1d.notebooks import own_parameters
 from tok1d.params import parse
 from tok1d.processes import IMAGES, STOPPED, follow, run_processes, start_them
 from tok1d.runs import Run, RunError
+from tok1d.starting import prepare_start
 from tok1d.train import stop_signals, train
 
 NOTEBOOK = Path("notebooks/train.ipynb")  # its own values count here too
@@ -55,6 +56,8 @@ def train_here(configs: tuple[Config, ...]) -> None:
     _, data, tokenizer, config, _ = configs
     with in_turn():  # the first decodes the images, the others find them in the cache
         run = Run.start(*configs)
+        if is_main():
+            prepare_start(run, tokenizer, config)
         images, _ = load_data(data, tokenizer.image_size, run.cache)
     if os.environ.get(IMAGES, images.fingerprint) != images.fingerprint:
         raise RunError(

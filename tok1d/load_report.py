@@ -24,6 +24,7 @@ from tok1d.backbones import TIMM, timm_name
 from tok1d.config import ConfigError, StartConfig, TokenizerConfig
 from tok1d.conversion import Converted, convert
 from tok1d.encoders import Encoder
+from tok1d.parallel import whole
 from tok1d.runs import Run
 from tok1d.toy_roads import draw
 from tok1d.vit import VIT_SIZES, build_vit, timm_vit
@@ -195,7 +196,7 @@ def parameters(model: nn.Module, optimizers: list) -> list[dict[str, Any]]:
         row.update(
             tensors=1, trainable=int(p.requires_grad), in_an_optimizer=held[id(p)],
             with_gradient=int(p.grad is not None), gradient_not_0=int(p.grad is not None and
-            bool(p.grad.any())),
+            bool(whole(p.grad).any())),
         )  # fmt: skip
     return [{"part": part, **counts} for part, counts in rows.items()]
 

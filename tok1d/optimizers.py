@@ -57,17 +57,19 @@ def groups(model: Tokenizer, decay: float, maps: bool, alignment: nn.Module | No
     """Trainable parameters (those that are maps, or the others) by learning-rate factor, largest first.
 
     Layer-wise decay, as BEiT (arXiv:2106.08254) fine-tunes: the last block of the encoder learns `decay`
-    times as fast as everything new, the block below it `decay²` times, and the embeddings slowest.
+    times as fast as everything new, the block below it `decay²` times, and the embeddings slowest. Blocks are
+    in groups of their own, because an optimizer cannot mix whole tensors with those in pieces.
     """
     top = len(model.encoder.vit.blocks) + 1
-    by_factor: dict[float, list] = {1.0: []}
+    by_factor: dict[tuple[float, bool], list] = {(1.0, False): []}
     for name, p in _named(model, alignment):
         if p.requires_grad and is_map(name, p) == maps:
             layer = (
                 model.encoder.layer_of(name.removeprefix("encoder.")) if name.startswith("encoder.") else top
             )
-            by_factor.setdefault(decay ** (top - layer), []).append(p)
-    return [{"params": by_factor[factor], "factor": factor} for factor in sorted(by_factor, reverse=True)]
+            by_factor.setdefault((decay ** (top - layer), ".blocks." in name), []).append(p)
+    ordered = sorted(by_factor, key=lambda key: (-key[0], key[1]))
+    return [{"params": by_factor[key], "factor": key[0]} for key in ordered]
 
 
 def _named(model: Tokenizer, alignment: nn.Module | None) -> Iterator[tuple[str, Tensor]]:

@@ -35,7 +35,9 @@ __all__ = [
 
 QUANTIZERS: dict[str, Callable[[TokenizerConfig], Quantizer]] = {
     "fsq": lambda c: FSQ(c.fsq_levels),
-    "vq": lambda c: VQ(c.codebook_size, c.codebook_dim, c.commitment_weight, c.rotation_trick),
+    "vq": lambda c: VQ(
+        c.codebook_size, c.codebook_dim, c.commitment_weight, c.rotation_trick, c.entropy_temperature
+    ),
     "vq_ema": lambda c: VQEMA(
         c.codebook_size, c.codebook_dim, c.commitment_weight, c.rotation_trick, c.codebook_decay
     ),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tok1d.distributed import mean_over_processes, world_size
+from tok1d.parallel import norm
 from tok1d.tokenizer import Reconstruction
 
 THUMBNAIL = 32  # pixels; variation is measured on images no larger than that
@@ -74,9 +73,7 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
         "decoder": model.decoder.parameters(),
         "quantizer": [*model.to_codes.parameters(), *model.quantizer.parameters()],
     }
-    return {f"grad_norm_{name}": gradient_norm(parameters) for name, parameters in parts.items()}
-
-
-def gradient_norm(parameters: Iterable[Tensor]) -> float:
-    grads = [p.grad for p in parameters if p.grad is not None]
-    return torch.nn.utils.get_total_norm(grads).item() if grads else 0.0
+    return {
+        f"grad_norm_{name}": norm(p.grad for p in parameters if p.grad is not None)
+        for name, parameters in parts.items()
+    }

@@ -7,27 +7,31 @@ from typing import Any
 
 import torch
 
-from tok1d.config import StartConfig, TokenizerConfig
+from tok1d.config import StartConfig, TokenizerConfig, TrainConfig
 from tok1d.distributed import is_main
 from tok1d.encoders import Encoder
 from tok1d.finetune import start_from
 from tok1d.load_report import start_encoder
+from tok1d.loss_weights import loss_weights
 from tok1d.runs import Run
 from tok1d.tokenizer import Tokenizer
 
 
-def prepare_start(run: Run, tokenizer: TokenizerConfig, start: StartConfig) -> dict[str, Any]:
+def prepare_start(run: Run, tokenizer: TokenizerConfig, config: TrainConfig) -> dict[str, Any]:
     """The report of a run that is about to train, before its images are decoded; written to the run folder.
 
-    A run that has begun keeps the report it started with, and needs no other file. Raises `ConfigError`.
+    A run that has begun keeps the report it started with, and needs no other file than those of its losses.
+    Raises `ConfigError` if a pretrained file, of encoder or losses, cannot be had.
     """
+    if not run.has_model:
+        loss_weights(config)
     report = read_report(run)
     if not (run.begun and report):
         with torch.random.fork_rng(devices=[]):
-            if start.init_from:
-                report = start_from(Tokenizer(tokenizer), start)
+            if config.init_from:
+                report = start_from(Tokenizer(tokenizer), config)
             else:
-                report = start_encoder(Encoder(tokenizer), tokenizer, start)
+                report = start_encoder(Encoder(tokenizer), tokenizer, config)
         write_report(run, report)
     return report
 

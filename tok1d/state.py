@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from tok1d.config import TrainConfig
 from tok1d.objective import Objective
 from tok1d.optimizers import build_optimizers, discriminator_optimizer
+from tok1d.parallel import pieces, shard
 from tok1d.tokenizer import Tokenizer
 
 
@@ -37,6 +38,8 @@ class State:
         ema = copy.deepcopy(model).requires_grad_(False).to(device)
         objective = Objective(model, config).to(device)
         model = model.to(device)
+        for each in (model, ema):
+            shard(each, config, device)
         optimizers = build_optimizers(model, config, objective.alignment)
         if objective.discriminator is not None:
             optimizers.append(discriminator_optimizer(objective.discriminator, config))
@@ -58,7 +61,7 @@ class State:
     def average(self, decay: float) -> None:
         """Move the averaged weights towards the model's; what is counted, not learned, is copied."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+        torch._foreach_lerp_(pieces(self.ema.parameters()), pieces(self.model.parameters()), 1 - decay)
         for mine, its in zip(self.ema.buffers(), self.model.buffers(), strict=True):
             mine.copy_(its)
 

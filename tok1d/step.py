@@ -17,6 +17,7 @@ from tok1d.config import TrainConfig
 from tok1d.data import to_float
 from tok1d.distributed import average_gradients
 from tok1d.losses import ramp
+from tok1d.parallel import average_whole_gradients, norm, pieces, unsynchronised
 from tok1d.records import gradient_norms, statistics, summarise
 from tok1d.state import State
 
@@ -44,8 +45,7 @@ def train_step(
     facts = []
     for number, part in enumerate(parts, 1):
         images = to_float(part)
-        last = number == len(parts)
-        with contextlib.nullcontext() if last else accelerator.no_sync(network):
+        with contextlib.nullcontext() if number == len(parts) else unsynchronised(network):
             with accelerator.autocast():
                 output = network(images, num_tokens)
                 loss, terms = state.objective(output, images, state.step, state.model.decoder.last_layer)
@@ -57,17 +57,18 @@ def train_step(
             terms |= more
         if logged:
             facts.append(terms | statistics(output, images, codebook_size(state)))
+    average_whole_gradients(network)
     average_gradients(state.objective.parameters())
     record = summarise(facts) | gradient_norms(state.model) if logged else {}
     before_update()
-    norm = update(state, config)
-    return record | {"grad_norm": norm} if logged else {}
+    grad_norm = update(state, config)
+    return record | {"grad_norm": grad_norm} if logged else {}
 
 
 def update(state: State, config: TrainConfig) -> float:
     """Clip the gradients and move the weights, unless a gradient is not finite; returns the model's norm."""
-    norm = clip(state.of_model, config.grad_clip)
-    finite = math.isfinite(norm)
+    grad_norm = clip(state.of_model, config.grad_clip)
+    finite = math.isfinite(grad_norm)
     if finite and state.objective.playing(state.step):
         finite = math.isfinite(clip([state.of_discriminator], config.grad_clip))
     if finite:
@@ -80,13 +81,18 @@ def update(state: State, config: TrainConfig) -> float:
         optimizer.zero_grad()
     state.counts["skipped"] += not finite
     state.counts["in_a_row"] = 0 if finite else state.counts["in_a_row"] + 1
-    return norm
+    return grad_norm
 
 
+@torch.no_grad()
 def clip(optimizers: list[torch.optim.Optimizer], largest: float) -> float:
     """Scale the gradients that these optimizers use to a norm of at most `largest`; returns it as it was."""
     parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
-    return torch.nn.utils.clip_grad_norm_(parameters, largest).item()
+    grads = [p.grad for p in parameters if p.grad is not None]
+    size = norm(grads)
+    if size > largest:
+        torch._foreach_mul_(pieces(grads), largest / (size + 1e-6))
+    return size
 
 
 def codebook_size(state: State) -> int:

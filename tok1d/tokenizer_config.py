@@ -46,6 +46,9 @@ class TokenizerConfig(Config):
     rotation_trick: bool = Field(
         False, description="vq, vq_ema and simvq: rotate gradients past the codebook, not copy them"
     )
+    entropy_temperature: Float = Field(
+        0.01, gt=0, description="temperature of the softmax whose entropies are vq's entropy loss"
+    )
     softvq_temperature: Float = Field(0.07, gt=0, description="temperature of softvq's mix of codes")
     kl_weight: Float = Field(1e-4, ge=0, description="weight of kl's divergence from a unit Gaussian")
 

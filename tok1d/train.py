@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from tok1d.advice import advice
 from tok1d.checkpoints import load_checkpoint, save_checkpoint, save_model
 from tok1d.config import TokenizerConfig, TrainConfig
 from tok1d.data import Images
@@ -79,7 +80,7 @@ def loop(
     tune(state.model, state.objective, config)
     if not everywhere(continued(run, state)):
         save_checkpoint(run, state)  # to go back to; and a full disk shows now, not hours from now
-    network = wrap(state.model, config, accelerator)
+    network = wrap(state.model, accelerator)
     logbook = Logbook(run, state, config, on_log)
     run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.facts)
 
@@ -141,8 +142,8 @@ def go_back(run: Run, state: State, logbook: Logbook) -> None:
     evidence = f"{state.counts['in_a_row']} steps in a row, up to step {step}, had no finite gradient"
     if setbacks:
         raise RunError(
-            f"nan: {evidence}, again after a lower learning rate: type another run=NAME with a third of lr, "
-            f"a smaller grad_clip or mixed_precision=no"
+            f"nan: {evidence}, again after a lower learning rate: {advice('nan', run.params)}, "
+            f"and another run=NAME"
         )
     load_checkpoint(run, state)
     state.counts |= {"setbacks": setbacks + 1, "skipped": skipped, "in_a_row": 0}

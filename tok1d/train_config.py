@@ -98,7 +98,7 @@ class TrainConfig(StartConfig, LossConfig):
     checkpoint_activations: bool = Field(False, description="recompute blocks backwards, to save memory")
     num_processes: Int = Field(1, ge=1, description="GPUs (or CPU processes) that a notebook starts")
     parallel: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="ddp, or fsdp for weights too big for one GPU"
+        "ddp", description="ddp: a copy on each GPU; fsdp: the blocks in pieces, to save memory"
     )
     nan_patience: Int = Field(
         5, ge=1, description="steps in a row without a finite gradient before going back"
@@ -107,6 +107,15 @@ class TrainConfig(StartConfig, LossConfig):
     seed: Int = Field(0, ge=0, lt=2**31, description="the one seed")
     log_every: Int = Field(20, ge=1, description="steps between records in metrics.jsonl")
     checkpoint_every: Int = Field(500, ge=1, description="steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> TrainConfig:
+        if self.parallel == "fsdp" and self.optimizer == "muon":
+            raise ValueError(
+                "parallel=fsdp cuts matrices into pieces, which optimizer=muon needs whole: "
+                "type optimizer=adamw, or parallel=ddp"
+            )
+        return self
 
     @model_validator(mode="after")
     def _divides(self) -> TrainConfig:
