@@ -2,8 +2,9 @@
 
 Here: 1 positions lost, 2 a layer in no optimizer, 3 latent tokens alike, 4 LayerScale, pre-norm and
 normalisation lost, 5 an uninitialised baseline of another network, and of 9 the schedule that counts two
-optimizers. Commitment's beta (9) is in test_quantizers.py, resizing (7) in test_data.py. The generator's
-gradient in the discriminator's step (6) and LPIPS left in training mode (9) wait for those losses.
+optimizers. Elsewhere: the generator's gradient in the discriminator's step (6) in test_objective.py, resizing
+(7) in test_data.py, LPIPS left in training mode (9) in test_perceptual.py, and commitment's beta (9) in
+test_quantizers.py.
 """
 
 import math
