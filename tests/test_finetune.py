@@ -1,23 +1,16 @@
 """Fine-tuning: what one tokenizer has learned is worth something to another that differs from it."""
 
-import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from checkpoints import NANO, save_upstream
-from safetensors.torch import load_file, save_file
-from workbench import ENV, REPO
+from tuning import fresh, tuned
 
 from tok1d.config import (
-    NOTEBOOKS,
     ConfigError,
     DataConfig,
     EvalConfig,
     StartConfig,
-    TokenizerConfig,
     TrainConfig,
 )
 from tok1d.data import load_data, to_float
@@ -25,25 +18,7 @@ from tok1d.evaluate import evaluate
 from tok1d.finetune import start_from
 from tok1d.load_report import explanations, summary
 from tok1d.optimizers import build_optimizers, set_learning_rate
-from tok1d.params import parse
-from tok1d.runs import Run
-from tok1d.starting import prepare_start, start_model
 from tok1d.tokenizer import Tokenizer
-from tok1d.train import train
-
-SMALL = dict(image_size=16, patch_size=4, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
-
-
-def fresh(**params) -> Tokenizer:
-    torch.manual_seed(7)
-    return Tokenizer(TokenizerConfig(**SMALL | params))
-
-
-def tuned(parent, **params) -> tuple[Tokenizer, dict]:
-    """A tokenizer that starts from `parent`, and its report's rows by name."""
-    model = fresh(**params)
-    report = start_from(model, StartConfig(init_from=str(parent)))
-    return model, {row["name"]: row for row in report["tensors"]} | {"report": report}
 
 
 class Roads:
@@ -208,65 +183,6 @@ def test_a_report_reads_well_in_the_notebook(fixed):
     assert reasons["encoder.mix"] == "4x4 to 8x8 by antialiased bicubic; the first 4 of 8 tokens"
 
 
-# --------------------------------------------------------------------------------------- from a run, to a run
-
-
-def small_run(folder, name: str, **params):
-    """A run folder, its images, its tokenizer's parameters and those of its training."""
-    values = SMALL | dict(outputs=folder, run=name, steps=4, batch_size=4, toy_images=20, toy_val_images=4)
-    configs = parse(values | dict(checkpoint_every=2) | params, *NOTEBOOKS["train"])
-    run = Run.start(*configs)
-    return run, load_data(configs[1], configs[2].image_size, run.cache)[0], configs[2], configs[3]
-
-
-def test_a_run_starts_from_another_and_needs_it_no_more_once_begun(tmp_path):
-    train(*small_run(tmp_path, "first"))
-    first = tmp_path / "runs" / "first"
-    arguments = small_run(tmp_path, "second", init_from=first, num_latent_tokens=16, encoder_freeze="all")
-    run, _, tokenizer, config = arguments
-    report = prepare_start(run, tokenizer, config)
-    assert report["source"] == str(first / "model") and len(report["sha256"]) == 64
-    model = train(*arguments)
-    told = json.loads((run / "load_report.json").read_text())
-    assert told | report == told and {row["part"] for row in told["parameters"]} >= {"decoder", "encoder.vit"}
-    parent = Tokenizer.from_pretrained(first / "model")
-    assert torch.equal(model.encoder.vit.norm.weight, parent.encoder.vit.norm.weight)
-    assert not torch.equal(model.decoder.norm.weight, parent.decoder.norm.weight)
-    shutil.rmtree(first)
-    assert prepare_start(run, tokenizer, config) == told
-    shutil.rmtree(run / "model")
-    assert torch.equal(train(*arguments).decoder.norm.weight, model.decoder.norm.weight)
-
-
-def test_an_unfinished_run_gives_its_averaged_weights(tmp_path):
-    train(*small_run(tmp_path, "first"))
-    first = tmp_path / "runs" / "first"
-    weights = Tokenizer.from_pretrained(first / "model").state_dict()
-    shutil.rmtree(first / "model")
-    model, rows = tuned(first)
-    assert rows["report"]["source"] == f"{first}/last.ckpt, averaged weights of a run that is not finished"
-    assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
-
-
-def test_a_hub_id_is_found_offline_with_its_commit_and_fetched_by_prefetch(fixed, tmp_path, monkeypatch):
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "hub" / "models--somebody--roads"
-    shutil.copytree(fixed, repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    _, rows = tuned("somebody/roads")
-    assert rows["report"]["source"] == f"somebody/roads@{commit}"
-    assert tuned(f"somebody/roads@{commit}")[1]["report"]["sha256"] == rows["report"]["sha256"]
-    command = [sys.executable, "-m", "tok1d.cli", "prefetch", "init_from=somebody/roads"]
-    env = ENV | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    result = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True)
-    assert result.returncode == 0 and "model.safetensors\n  sha256" in result.stdout, result.stderr
-    with pytest.raises(ConfigError, match=r"'tok1d prefetch init_from=nobody/roads' where there is internet"):
-        tuned("nobody/roads")
-
-
 # -------------------------------------------------------------------------------- whatever is wrong, it stops
 
 
@@ -302,22 +218,3 @@ def test_a_damaged_tokenizer_is_one_sentence(damage, fixed, tmp_path):
     with pytest.raises(ConfigError, match=r"type init_from=outputs/SWEEP/RUN") as caught:
         tuned(tmp_path)
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
-
-
-# ------------------------------------------------------------------------------------- proven once, not twice
-
-
-def test_what_was_proven_before_the_images_were_read_is_not_proven_again(tmp_path, monkeypatch):
-    path, _ = save_upstream("mae", tmp_path, **NANO)
-    values = dict(encoder_init="mae", encoder_size="nano", encoder_weights=path, patch_size=8)
-    run, _, tokenizer, config = small_run(tmp_path, "first", **values)
-    report = prepare_start(run, tokenizer, config)
-    assert report["cosine"]["least"] > 0.999
-    compared = []
-    monkeypatch.setattr("tok1d.load_report.compare", lambda *arguments: compared.append(arguments) or {})
-    model = Tokenizer(tokenizer)
-    start_model(run, model, config)
-    assert json.loads((run / "load_report.json").read_text()) == report and not compared
-    save_file({name: 2 * tensor for name, tensor in load_file(path).items()}, path)
-    start_model(run, model, config)
-    assert compared and json.loads((run / "load_report.json").read_text())["sha256"] != report["sha256"]
