@@ -16,7 +16,7 @@ env: $(VENV)/installed
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "tok1d needs Python 3.11 or newer: type make PYTHON=python3.12 …"; exit 1; }
-	@echo "== setting up $(VENV): 190 pinned packages, some minutes the first time"
+	@echo "== setting up $(VENV): 192 pinned packages, some minutes the first time"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "this Python cannot make environments: on Debian, apt-get install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.utils.flop_counter import FlopCounterMode
 
 from tok1d.config import NOTEBOOKS
 from tok1d.data import load_data, to_float
+from tok1d.flops import forward_flops
 from tok1d.loader import Loader
 from tok1d.params import parse
 from tok1d.speed import tune
@@ -86,7 +86,7 @@ def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[st
                 for name, part in parts_of_step(state, batch, accelerator).items()
             }
             parts["optimizer"] = timed(lambda: update(state, config), steps, 1)
-    flops = 3 * forward_flops(state.model, batch) * config.accumulate  # backwards costs twice as much
+    flops = 3 * forward_flops(tokenizer_config) * config.batch_size  # backwards costs twice as much
     busy = parts["encode"] + parts["decode"]
     total = sum(parts.values())
     with torch.no_grad():
@@ -146,15 +146,6 @@ def timed(function: Callable, repeats: int, warm_up: int) -> float:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[warm_up:])
-
-
-def forward_flops(model: Tokenizer, images: torch.Tensor) -> int:
-    """FLOPs of encoding and decoding these images, counted without computing."""
-    K, shadow = model.config.num_latent_tokens, Tokenizer(model.config).to("meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shadow.encoder(torch.empty(images.shape, device="meta"), K)
-        shadow.decoder(torch.empty(len(images), K, model.quantizer.dim, device="meta"))
-    return counter.get_total_flops()
 
 
 def peak(device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""The command line: `tok1d run | train | report | doctor | params | prefetch`; heavy imports are late."""
+"""The command line: `tok1d run | train | sweep | watch | report | doctor | …`; heavy imports are late."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from tok1d.config import NOTEBOOKS, ConfigError, fields
 from tok1d.params import parse, read_params
-from tok1d.runs import RunError
+from tok1d.runs import TRY_AGAIN, Lost, RunError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
         return args.function(args) or 0
     except (ConfigError, RunError) as error:
         print(f"tok1d: {error}", file=sys.stderr)
-        return 1
+        return TRY_AGAIN if isinstance(error, Lost) else 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -59,6 +59,21 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     doctor.set_defaults(function=_doctor)
 
+    sweep = commands.add_parser(
+        "sweep", help="many runs, on this machine's GPUs or a cluster; again to continue"
+    )
+    sweep.add_argument("file", type=Path, metavar="SWEEP", help="such as params/sweeps/toy.yaml")
+    sweep.add_argument("--site", type=Path, default=Path("params/sites/local.py"), help="where it runs")
+    sweep.add_argument("--dry-run", action="store_true", help="list the runs, what is missing, and the hours")
+    sweep.add_argument("-o", "--outputs", default="outputs", help="folder that holds every result")
+    sweep.set_defaults(function=_sweep)
+
+    watch = commands.add_parser(
+        "watch", help="the live table of a sweep, from any machine that sees its folder"
+    )
+    watch.add_argument("folder", type=Path, help="such as outputs/toy")
+    watch.set_defaults(function=_watch)
+
     params = commands.add_parser("params", help="describe every parameter of a notebook")
     params.add_argument("notebook", choices=sorted(NOTEBOOKS))
     params.set_defaults(function=_params)
@@ -91,8 +106,10 @@ def _params_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from tok1d.following import follow
     from tok1d.notebooks import execute
 
+    follow()
     execute(args.notebook, _params_of(args), args.limit)
 
 
@@ -163,6 +180,18 @@ def _doctor(args: argparse.Namespace) -> int:
             print(f"  over by now: {diagnosis}")
         sick += bool(now)
     return int(sick > 0)
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from tok1d.sweep import sweep_command
+
+    return sweep_command(args.file, args.site, args.dry_run, outputs=args.outputs)
+
+
+def _watch(args: argparse.Namespace) -> None:
+    from tok1d.sweep_table import watch
+
+    watch(args.folder)
 
 
 def _params(args: argparse.Namespace) -> None:

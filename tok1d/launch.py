@@ -17,9 +17,10 @@ from typing import Any
 from tok1d.config import NOTEBOOKS, Config
 from tok1d.data import load_data
 from tok1d.distributed import Elsewhere, Stopped, in_turn, is_main, joined
+from tok1d.following import follow
 from tok1d.notebooks import own_parameters
 from tok1d.params import parse
-from tok1d.processes import IMAGES, STOPPED, follow, run_processes, start_them
+from tok1d.processes import IMAGES, STOPPED, run_processes, start_them
 from tok1d.runs import Run, RunError
 from tok1d.starting import prepare_start
 from tok1d.train import stop_signals, train

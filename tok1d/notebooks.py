@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig
 from tok1d.params import parse, unknown_name, with_base
-from tok1d.runs import UNDER_RUNNER, Run, RunError
+from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
 
 MARK = "# Parameters"  # first line of a parameters cell, and of the cell that papermill injects
 PER_RUN = ("train", "reconstruct")  # their executed notebooks belong to a run, the others to a sweep
@@ -116,7 +116,7 @@ def execute(notebook: Path, params: dict[str, Any], limit: float | None = None) 
             with contextlib.suppress(FileNotFoundError):
                 os.replace(running, failed)
             what = stopped[0] if stopped else str(error).strip().split("\n")[0]
-            raise RunError(
+            raise Lost(
                 f"{notebook} lost its kernel ({what}): see {failed}; the same command continues"
             ) from error
     executed = folder / notebook.name

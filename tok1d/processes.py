@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +24,12 @@ from tqdm import tqdm
 
 from tok1d.config import ConfigError, TrainConfig
 from tok1d.distributed import Stopped, launched, world_size
+from tok1d.following import FOLLOWS, GRACE
 from tok1d.headless import headless
-from tok1d.runs import Run, RunError
+from tok1d.runs import TRY_AGAIN, Run, RunError
 
-STOPPED = 75  # exit status (sysexits' EX_TEMPFAIL): a checkpoint is written, the same command continues
-GRACE = 120.0  # seconds for a step and a checkpoint, before a process that was asked to stop is killed
+STOPPED = TRY_AGAIN  # exit status: a checkpoint is written
 AFTER_FAILURE = 5.0  # seconds for the others once a process has failed: they may be waiting for it
-FOLLOWS = "TOK1D_FOLLOWS"  # set: end when standard input is closed
 IMAGES = "TOK1D_IMAGES"  # the fingerprint of the images that the notebook shows
 
 
@@ -137,22 +135,6 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def follow() -> None:
-    """End with the process that started this one, if that is one of `run_processes`: by a checkpoint, or
-    after `GRACE` seconds in any case.
-    """
-    if os.environ.pop(FOLLOWS, None):
-        threading.Thread(target=_until_closed, daemon=True).start()
-
-
-def _until_closed() -> None:
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Records:

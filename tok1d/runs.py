@@ -51,6 +51,15 @@ class RunError(RuntimeError):
     """A run folder that cannot be used as asked; the message is one sentence that says what to do."""
 
 
+TRY_AGAIN = (
+    75  # exit status (sysexits' EX_TEMPFAIL): nothing is wrong with the run, the same command continues
+)
+
+
+class Lost(RunError):
+    """What ran it was killed, or lost its machine: the same command may well succeed."""
+
+
 class Run:
     """A run folder. `Run(path)` reads one; `Run.start(...)` makes or continues one."""
 

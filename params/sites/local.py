@@ -1,0 +1,31 @@
+"""This machine: each of its GPUs is given to one run at a time; without a GPU, two runs share the CPU.
+
+TOK1D_SLOTS=4 says how many runs at a time, or TOK1D_GPUS=0,1,5 which GPUs.
+"""
+
+import os
+
+import torch
+from parsl import Config, HighThroughputExecutor
+from parsl.providers import LocalProvider
+
+gpus = [str(i) for i in range(torch.cuda.device_count())]
+if "TOK1D_GPUS" in os.environ:
+    gpus = os.environ["TOK1D_GPUS"].split(",")
+
+config = Config(
+    executors=[
+        HighThroughputExecutor(
+            available_accelerators=gpus,
+            max_workers_per_node=int(os.environ.get("TOK1D_SLOTS", len(gpus) or 2)),
+            cores_per_worker=1e-3,  # GPUs are what is scarce
+            address="127.0.0.1",
+            heartbeat_period=2,
+            heartbeat_threshold=15,  # seconds until runs of a killed pool start again
+            block_error_handler=False,
+            encrypted=False,
+            provider=LocalProvider(init_blocks=1, min_blocks=0, max_blocks=1),  # two would book the same GPUs
+        )
+    ],
+    strategy_period=1,
+)

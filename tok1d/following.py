@@ -1,0 +1,27 @@
+"""A process that ends with the one that started it, however that ended: by a checkpoint, not killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+FOLLOWS = "TOK1D_FOLLOWS"  # set: end when standard input is closed
+GRACE = 120.0  # seconds for a step and a checkpoint, before a process that was asked to stop is killed
+
+
+def follow() -> None:
+    """If `FOLLOWS` is set, send this process SIGTERM once its standard input is closed, and SIGKILL `GRACE`
+    seconds later.
+    """
+    if os.environ.pop(FOLLOWS, None):
+        threading.Thread(target=_until_closed, daemon=True).start()
+
+
+def _until_closed() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,169 @@
+"""`tok1d sweep`: many runs on one machine or a cluster, each in its own run folder; the same command goes on.
+
+The engine is Parsl, and nothing else knows it: a site file (params/sites/) is a plain Parsl `config`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import runpy
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import parsl
+import yaml
+from parsl.config import Config
+from parsl.executors import HighThroughputExecutor
+
+from tok1d.config import ConfigError
+from tok1d.runs import RunError, replacing
+from tok1d.sweep_after import after_sweep, complete
+from tok1d.sweep_cell import CellFailed, left, run_cell
+from tok1d.sweep_checks import estimates, missing
+from tok1d.sweep_plan import Cell, Plan, read_plan
+from tok1d.sweep_table import Table, write_plan
+
+SITE = Path("params/sites/local.py")
+
+
+def sweep_command(file: Path, site: Path = SITE, dry_run: bool = False, **changes: object) -> int:
+    """Run what is left of a sweep; returns an exit status: 1 if some run failed. Raises `ConfigError`,
+    `RunError`.
+    """
+    plan = read_plan(file, **changes)
+    if dry_run:
+        return describe(plan, site)
+    if complete(plan):
+        print(f"{plan.folder} is finished, nothing to do")
+        return 0
+    with alone(plan):
+        todo = [cell for cell in plan.cells if not finished(cell, plan)]
+        wrong = missing(plan._replace(cells=todo))
+        if wrong:
+            raise ConfigError(wrong[0])
+        for cell in todo:
+            prepare(cell)
+        write_plan(plan)
+        failed = run_all(plan, todo, load_site(site, plan)) if todo else {}
+        after_sweep(plan, failed)
+    return 1 if failed else 0
+
+
+def describe(plan: Plan, site: Path) -> int:
+    """What would be done, what it needs that is not there, and about how long it would take."""
+    done = [finished(cell, plan) for cell in plan.cells]
+    for cell, is_done in zip(plan.cells, done, strict=True):
+        print(f"{cell.name:40} {cell.train.steps:>9,} steps" + ("  finished" if is_done else ""))
+    print(f"{len(plan.cells)} runs, {sum(done)} finished")
+    wrong = missing(plan)
+    for sentence in wrong:
+        print(f"missing: {sentence}")
+    slots = sum(slots_of(executor) for executor in load_site(site, plan).executors)
+    for e in estimates(plan, slots):
+        runs = f"{e.slots} run{'s' * (e.slots > 1)} at a time"
+        print(f"about {spoken(e.hours)} on {e.where} ({runs}; the longest run {spoken(e.longest)})")
+    return 1 if wrong else 0
+
+
+def spoken(hours: float) -> str:
+    return f"{hours:,.0f} hours" if hours > 2 else f"{max(1, 60 * hours):.0f} minutes"
+
+
+def finished(cell: Cell, plan: Plan) -> bool:
+    return (cell.run / "done.json").exists() and not left(cell.run, tuple(plan.config.after_run))
+
+
+def prepare(cell: Cell) -> None:
+    """The run's folder with its parameters. Raises `ConfigError` if it holds another run."""
+    params = cell.run / "params.yaml"
+    if not params.exists() or not cell.run.begun:
+        params.unlink(missing_ok=True)
+    cell.run.write_text("cell.yaml", yaml.safe_dump(cell.params, sort_keys=False, allow_unicode=True))
+
+
+# ---- Parsl ----
+
+
+def load_site(site: Path, plan: Plan) -> Config:
+    """The `config` of a site file, fitted to the sweep: groups of GPUs, retries, where its own files go."""
+    if not site.is_file():
+        raise ConfigError(f"there is no site file {site}: type --site params/sites/local.py, or slurm.py")
+    config = runpy.run_path(str(site)).get("config")
+    if not isinstance(config, Config):
+        raise ConfigError(f"{site} defines no Parsl config: write config = parsl.Config(executors=[…])")
+    for executor in config.executors:
+        if isinstance(executor, HighThroughputExecutor):
+            executor.available_accelerators = groups(
+                executor.available_accelerators, plan.config.gpus_per_run
+            )
+    config.retries, config.retry_handler = plan.config.retries, cost
+    config.run_dir = str((plan.folder / ".parsl").absolute())
+    return config
+
+
+def groups(gpus: list[str], size: int) -> list[str]:
+    """`["0", "1", "2", "3"]` in twos -> `["0,1", "2,3"]`, each what a run sees as CUDA_VISIBLE_DEVICES."""
+    if len(gpus) < size and gpus:
+        raise ConfigError(f"gpus_per_run={size} but the site has {len(gpus)}: type gpus_per_run={len(gpus)}")
+    return [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
+
+
+def slots_of(executor: object) -> int:
+    """Runs at a time that an executor can come to."""
+    each = len(getattr(executor, "available_accelerators", ())) or getattr(
+        executor, "max_workers_per_node", 1
+    )
+    provider = getattr(executor, "provider", None)
+    nodes = getattr(provider, "max_blocks", 1) * getattr(provider, "nodes_per_block", 1)
+    return max(1, int(min(each, 10**6)) * nodes)
+
+
+def cost(error: Exception, task: dict) -> float:
+    """What a failure takes of a run's `retries`: all of them, unless it was merely killed."""
+    return float("inf") if isinstance(error, CellFailed) and not error.again else 1
+
+
+def run_all(plan: Plan, todo: list[Cell], config: Config) -> dict[str, str]:
+    """Run the cells, with a live table; returns why those failed that did. Ctrl-C stops all, with
+    checkpoints.
+    """
+    project = str(Path.cwd())
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    after, limit = tuple(plan.config.after_run), float(plan.config.limit)
+    with parsl.load(config) as kernel:
+        app = parsl.python_app(run_cell, data_flow_kernel=kernel)
+        futures = {c.name: app(str(c.run.path.absolute()), project, after, limit) for c in todo}
+        with Table(plan) as table:
+            while not all(future.done() for future in futures.values()):
+                table.update()
+                time.sleep(1)
+    return {name: str(why) for name, future in futures.items() if (why := reason(future))}
+
+
+def reason(future: Future) -> BaseException | None:
+    return future.exception()
+
+
+@contextlib.contextmanager
+def alone(plan: Plan) -> Iterator[None]:
+    """Drive the sweep alone. Raises `RunError` if another process does."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    who = plan.folder / "driver.txt"
+    with open(plan.folder / ".driver.lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{plan.folder} is being run by {who.read_text().strip()}: "
+                f"watch it with 'tok1d watch {plan.folder}', or type sweep: NAME for another"
+            ) from None
+        with replacing(who) as temporary:
+            temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
