@@ -183,9 +183,15 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from tok1d.sweep import sweep_command
+    from tok1d.sweep_plan import complete, read_plan
 
-    return sweep_command(args.file, args.site, args.dry_run, outputs=args.outputs)
+    plan = read_plan(args.file, outputs=args.outputs)
+    if complete(plan) and not args.dry_run:
+        print(f"{plan.folder} is finished, nothing to do")
+        return 0
+    from tok1d.sweep import describe, run_sweep
+
+    return describe(plan, args.site) if args.dry_run else run_sweep(plan, args.site)
 
 
 def _watch(args: argparse.Namespace) -> None:

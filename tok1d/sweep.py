@@ -23,25 +23,19 @@ from parsl.executors import HighThroughputExecutor
 
 from tok1d.config import ConfigError
 from tok1d.runs import RunError, replacing
-from tok1d.sweep_after import after_sweep, complete
+from tok1d.sweep_after import after_sweep
 from tok1d.sweep_cell import CellFailed, left, run_cell
 from tok1d.sweep_checks import estimates, missing
-from tok1d.sweep_plan import Cell, Plan, read_plan
+from tok1d.sweep_plan import Cell, Plan
 from tok1d.sweep_table import Table, write_plan
 
 SITE = Path("params/sites/local.py")
 
 
-def sweep_command(file: Path, site: Path = SITE, dry_run: bool = False, **changes: object) -> int:
+def run_sweep(plan: Plan, site: Path = SITE) -> int:
     """Run what is left of a sweep; returns an exit status: 1 if some run failed. Raises `ConfigError`,
-    `RunError`.
+    `RunError`. From a notebook: `run_sweep(read_plan("params/sweeps/toy.yaml"))`.
     """
-    plan = read_plan(file, **changes)
-    if dry_run:
-        return describe(plan, site)
-    if complete(plan):
-        print(f"{plan.folder} is finished, nothing to do")
-        return 0
     with alone(plan):
         todo = [cell for cell in plan.cells if not finished(cell, plan)]
         wrong = missing(plan._replace(cells=todo))

@@ -11,25 +11,9 @@ from typing import Any
 import pandas as pd
 
 from tok1d.runs import RunError, replacing
-from tok1d.sweep_plan import Cell, Plan
+from tok1d.sweep_plan import Cell, Plan, marks
 
 LAST_LINES = 5  # of a failed run's log
-
-
-def complete(plan: Plan) -> bool:
-    """Whether the sweep is finished, with what follows it: nothing has changed since."""
-    try:
-        return json.loads((plan.folder / "sweep_done.json").read_text()) == marks(plan)
-    except (OSError, ValueError):
-        return False
-
-
-def marks(plan: Plan) -> dict[str, Any]:
-    """What `sweep_done.json` holds: when each run was finished, and what was done then."""
-    done = [cell.run / "done.json" for cell in plan.cells]
-    times = {path.parent.name: path.stat().st_mtime_ns if path.exists() else 0 for path in done}
-    config = plan.config
-    return {"finished": times, "after_run": config.after_run, "after_sweep": config.after_sweep}
 
 
 def after_sweep(plan: Plan, failed: dict[str, str]) -> None:

@@ -70,9 +70,7 @@ def execute(run: Run, project: str, name: str, arguments: list[str], limit: floa
             stdout=log, stderr=log, pass_fds=[lock], start_new_session=True,
         )  # fmt: skip
         try:
-            process.wait(limit + 2 * GRACE if limit else None)
-        except subprocess.TimeoutExpired:
-            pass
+            attended(process, limit + 2 * GRACE if limit else float("inf"))
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -82,6 +80,22 @@ def execute(run: Run, project: str, name: str, arguments: list[str], limit: floa
         why = next((line for line in reversed(said) if line.startswith("tok1d: ")), "")
         why = why.removeprefix("tok1d: ") or f"{name} ended with status {process.returncode}"
         raise CellFailed(why, again=process.returncode == TRY_AGAIN or process.returncode < 0)
+
+
+def attended(process: subprocess.Popen, limit: float) -> None:
+    """Wait until `process` ends, for `limit` seconds; stop it, with a checkpoint, when the pool that this
+    worker belongs to is killed: another worker will have been given its run. Raises `CellFailed` then.
+    """
+    pool, deadline = os.getppid(), time.monotonic() + limit
+    while time.monotonic() < deadline:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
+            return
+        if os.getppid() != pool:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            raise CellFailed("its worker pool was killed", again=True)
 
 
 @contextlib.contextmanager
@@ -126,7 +140,7 @@ def alive(run: Run) -> Iterator[None]:
         raise
     finally:
         ended.set()
-    write_status(run, facts | {"state": "done"})
+    write_status(run, facts | {"state": "done", "ended": time.time()})
 
 
 def write_status(run: Run, status: dict) -> None:

@@ -13,6 +13,7 @@ seeds: [0, 1, 2]                             # times these
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -86,6 +87,22 @@ def read_plan(file: Path, **changes: Any) -> Plan:
             f"{file}: {where} is not usable ({first['msg']}): see tok1d/sweep_plan.py"
         ) from None
     return Plan(config, plan_cells(config))
+
+
+def complete(plan: Plan) -> bool:
+    """Whether the sweep is finished, with what follows it: nothing has changed since."""
+    try:
+        return json.loads((plan.folder / "sweep_done.json").read_text()) == marks(plan)
+    except (OSError, ValueError):
+        return False
+
+
+def marks(plan: Plan) -> dict[str, Any]:
+    """What `sweep_done.json` holds: when each run was finished, and what was done then."""
+    done = [cell.run / "done.json" for cell in plan.cells]
+    times = {path.parent.name: path.stat().st_mtime_ns if path.exists() else 0 for path in done}
+    config = plan.config
+    return {"finished": times, "after_run": config.after_run, "after_sweep": config.after_sweep}
 
 
 def plan_cells(config: SweepConfig) -> list[Cell]:

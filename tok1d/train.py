@@ -162,8 +162,10 @@ def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig
     prefix.
 
     Counts are drawn from 1, 2, 4 … K (nested dropout, Rippel et al. 2014; powers of two as in FlexTok,
-    arXiv:2502.13967). `python -m tok1d.bench elastic` draws the loss against the step for other choices of
-    `elastic_full_share`, of counts, and with or without `token_mixing`.
+    arXiv:2502.13967). All tokens for the first 40 % of the steps is the best of the schedules tried: toy
+    roads at 64 px, 32 tokens, 300 steps of muon, mean PSNR of 1, 8 and 32 tokens 20.55 dB; after 20 % 20.44,
+    after 10 % 20.28, from step 0 20.27 dB. `python -m tok1d.bench elastic` draws the loss against the step:
+    outputs/published/elastic-schedules.png.
     """
     if not tokenizer.elastic or step < config.elastic_full_share * config.steps:
         return tokenizer.num_latent_tokens

@@ -92,7 +92,7 @@ class TrainConfig(StartConfig, LossConfig):
     beta2: Float = Field(0.99, ge=0, lt=1, description="second moment's decay")
     grad_clip: Float = Field(1.0, gt=0, description="largest gradient norm")
     ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are saved")
-    elastic_full_share: Float = Field(0.2, ge=0, le=1, description="share of steps before random prefixes")
+    elastic_full_share: Float = Field(0.4, ge=0, le=1, description="share of steps before random prefixes")
     mixed_precision: Precision = Field("auto", description="auto: bf16 on a GPU that has it, else no")
     compile: bool = Field(False, description="torch.compile the blocks of both networks")
     checkpoint_activations: bool = Field(False, description="recompute blocks backwards, to save memory")
