@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tok1d.images import centre_crop, random_crop_flip
+from tok1d.images import RESIZE_RULE, centre_crop, random_crop_flip
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Images:
     fingerprint: str
     unreadable: dict[str, str]  # name -> why
 
+    rule = RESIZE_RULE  # how they were made square, for the card of an evaluation
     threads = 1  # that read a batch
 
     def __len__(self) -> int:

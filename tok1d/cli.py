@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tok1d.config import NOTEBOOKS, ConfigError, fields
+from tok1d.config import NOTEBOOKS, ConfigError, EvalConfig, fields
 from tok1d.params import parse, read_params
 from tok1d.runs import TRY_AGAIN, Lost, RunError
 
@@ -45,6 +45,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     _take_params(train)
     train.set_defaults(function=_train)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure finished runs, each number with its interval and card; of several, compare them",
+    )
+    evaluate.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
+    evaluate.add_argument(
+        "--data", default="", help="images to measure on; default: the run's validation images"
+    )
+    _take_params(evaluate)
+    evaluate.set_defaults(function=_evaluate)
 
     report = commands.add_parser(
         "report", help="one offline HTML page from the executed notebooks of a sweep or run"
@@ -164,6 +175,14 @@ def _report(args: argparse.Namespace) -> None:
         notebooks, args.out or args.folder / "report.html", title=f"tok1d · {args.folder.name}"
     )
     print(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from tok1d.evaluate_runs import evaluate_command
+
+    (config,) = parse(_params_of(args), EvalConfig)
+    for line in evaluate_command(args.runs, config, args.data):
+        print(line, flush=True)
 
 
 def _doctor(args: argparse.Namespace) -> int:

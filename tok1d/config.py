@@ -11,7 +11,19 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tok1d.config_types import Config, ConfigError, Counts, Float, FolderName, Int, Names, Text, to_number
+from tok1d.config_types import (
+    Config,
+    ConfigError,
+    Counts,
+    Float,
+    FolderName,
+    Int,
+    MetricNames,
+    Names,
+    NumberName,
+    Text,
+    to_number,
+)
 from tok1d.tokenizer_config import TokenizerConfig
 from tok1d.train_config import LossConfig, StartConfig, TrainConfig
 
@@ -58,8 +70,24 @@ class EvalConfig(Config):
     """What to measure, and what to show; see `tok1d.evaluate`."""
 
     token_counts: Counts = Field((), description="counts to evaluate; empty: 1, 2, 4 … K, or K alone")
+    metrics: MetricNames = Field(
+        ("psnr", "ssim", "ms_ssim"),
+        description="what to measure; also lpips, rfid, rfid_infinity, kid, prdc, frechet_dinov2",
+    )
     eval_batch_size: Int = Field(50, ge=1, description="images at once")
     eval_images: Int = Field(0, ge=0, description="validation images to measure; 0: all")
+    eval_dtype: Literal["float32", "bf16"] = Field("float32", description="arithmetic of the tokenizer")
+    feature_dtype: Literal["float32", "float16"] = Field(
+        "float32", description="arithmetic of the networks behind rfid, kid, prdc and frechet_dinov2"
+    )
+    reference_data: Text = Field(
+        "", description="images that distances of sets are to, as `data`; empty: the evaluated ones"
+    )
+    resamples: Int = Field(1000, ge=0, description="bootstrap resamples behind each interval; 0: none")
+    inception_weights: Text = Field("", description="local file of FID's Inception; empty: fetched")
+    dino_weights: Text = Field("", description="local file of DINOv2; empty: fetched")
+    dino_size: Literal["S", "B", "L"] = Field("B", description="DINOv2's size")
+    lpips_weights: Text = Field("", description="local VGG16 file of LPIPS; empty: fetched")
     show_images: Int = Field(6, ge=1, le=64, description="validation images to show")
 
 
@@ -67,7 +95,9 @@ class CompareConfig(Config):
     """Which runs a notebook that compares runs reads."""
 
     runs: Names = Field((), description="run folders; empty: every finished run of the sweep")
-    metric: Literal["psnr", "ssim"] = Field("psnr", description="quality measure to plot")
+    metric: NumberName = Field(
+        "psnr", description="number of the evaluation to plot: psnr, ssim, rfid, kid …"
+    )
 
 
 NOTEBOOKS: dict[str, tuple[type[Config], ...]] = {

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tok1d.backbones import known_init, known_like
 from tok1d.diagnoses import known_diagnosis
+from tok1d.metrics import known_metric, known_number
 
 
 class ConfigError(ValueError):
@@ -57,6 +58,8 @@ Ints = Annotated[tuple[Int, ...], BeforeValidator(_tuple)]
 Counts = Annotated[tuple[Annotated[Int, Field(ge=1)], ...], BeforeValidator(_tuple)]
 Names = Annotated[tuple[Text, ...], BeforeValidator(_tuple)]
 Diagnoses = Annotated[tuple[Annotated[Text, AfterValidator(known_diagnosis)], ...], BeforeValidator(_tuple)]
+MetricNames = Annotated[tuple[Annotated[Text, AfterValidator(known_metric)], ...], BeforeValidator(_tuple)]
+NumberName = Annotated[Text, AfterValidator(known_number)]
 YamlNo = BeforeValidator(lambda value: "no" if value is False else value)  # YAML reads a bare no as false
 Precision = Annotated[Literal["auto", "no", "bf16"], YamlNo]
 

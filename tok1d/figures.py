@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from tok1d.card import same_card
+from tok1d.metrics import NUMBERS, asked_as
 from tok1d.runs import Run, RunError, replacing
 
 # Okabe-Ito: told apart by people with any kind of colour vision, and in print
@@ -29,36 +31,52 @@ STYLE = {
     "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.4,
     "figure.dpi": 200, "savefig.dpi": 300, "pdf.fonttype": 42, "legend.frameon": False,
 }  # fmt: skip
-METRICS = {"psnr": "PSNR (dB)", "ssim": "SSIM"}
 
 
 def quality_against_tokens(runs: list[Run], metric: str = "psnr") -> tuple[Figure, list[dict[str, Any]]]:
-    """One line a run: the metric against the token count, doubling along the axis.
+    """One line a run: the metric against the token count, doubling along the axis; its interval as a band.
 
-    Raises `ValueError` when the runs were not measured alike.
+    Raises `RunError` when the runs were not measured alike, or one has no such number.
     """
-    same_card(runs)
+    same_card(runs, metric)
+    number = NUMBERS[metric]
     drawn = []
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
         axis = figure.subplots()
         for run, colour in zip(runs, COLOURS * len(runs), strict=False):
-            results = run.evaluation["results"]
-            counts, values = [r["num_tokens"] for r in results], [r[metric] for r in results]
+            rows = rows_with(run, metric)
+            counts = [row["num_tokens"] for row in rows]
+            values = [number.scale * row[metric] for row in rows]
             axis.plot(counts, values, "o-", color=colour, markersize=3.5, label=run.name)
-            drawn += [
-                {"run": str(run.path), "num_tokens": c, metric: v}
-                for c, v in zip(counts, values, strict=True)
-            ]
+            bands = [row.get(f"{metric}_interval", (row[metric], row[metric])) for row in rows]
+            low, high = (number.scale * end for end in np.array(bands, float).T)
+            if len(rows) > 1:
+                axis.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
+            else:
+                axis.vlines(counts, low, high, color=colour)
+            keys = ("num_tokens", metric, f"{metric}_interval")
+            drawn += [{"run": str(run.path)} | {k: row[k] for k in keys if k in row} for row in rows]
         counts = sorted({d["num_tokens"] for d in drawn})
         axis.set_xscale("log", base=2)
         axis.set_xticks(counts, map(str, counts))
         axis.minorticks_off()
         axis.set_xlabel("tokens per image")
-        axis.set_ylabel(METRICS[metric])
+        axis.set_ylabel(number.label)
         if len(runs) > 1:
             axis.legend()
     return figure, drawn
+
+
+def rows_with(run: Run, metric: str) -> list[dict[str, Any]]:
+    """A run's results that have a number. Raises `RunError` if none does."""
+    rows = [row for row in run.evaluation["results"] if metric in row]
+    if not rows:
+        raise RunError(
+            f"{run.path} was not evaluated for {metric}: "
+            f"type 'tok1d evaluate {run.path} -p metrics=psnr,ssim,{asked_as(metric)}'"
+        )
+    return rows
 
 
 def reconstructions(run: Run) -> tuple[Figure, list[dict[str, Any]]]:
@@ -156,18 +174,6 @@ def training_curves(runs: list[Run]) -> tuple[Figure, list[dict[str, Any]]]:
         if len(runs) > 1:
             axis.legend()
     return figure, drawn
-
-
-def same_card(runs: list[Run]) -> None:
-    """Raises `ValueError`, naming the difference, unless all runs were evaluated in the same way."""
-    first = runs[0].evaluation["card"]
-    for run in runs[1:]:
-        for key, value in run.evaluation["card"].items():
-            if value != first.get(key):
-                raise ValueError(
-                    f"{run.path} was evaluated with {key}={value}, {runs[0].path} with {first.get(key)}: "
-                    f"evaluate both alike, or compare other runs"
-                )
 
 
 def save(figure: Figure, path: str | Path, drawn: list[dict[str, Any]], caption: str) -> Figure:

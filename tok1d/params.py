@@ -19,7 +19,8 @@ EXAMPLES = dict(
     encoder_weights="weights/dinov2.safetensors", encoder_revision="main",
     init_from="outputs/runs/quickstart", stop_on="nan,collapse",
     perceptual_weights="weights/vgg16.pth", discriminator_weights="weights/dino.safetensors",
-    align_weights="weights/dinov2.safetensors",
+    align_weights="weights/dinov2.safetensors", inception_weights="weights/inception_fid.pth",
+    dino_weights="weights/dinov2.pth", lpips_weights="weights/vgg16.pth", reference_data="photos/train",
 )  # fmt: skip
 
 

@@ -53,13 +53,18 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, reconstruction: Tensor, images: Tensor) -> Tensor:
         """Two [B, 3, H, W] in 0 … 1 -> scalar. Gradients reach the reconstruction only."""
+        return self.distances(reconstruction, images).mean()
+
+    def distances(self, reconstruction: Tensor, images: Tensor) -> Tensor:
+        """The same for each image: [B]."""
         ours = self.features(enlarged(reconstruction))
         with torch.no_grad():
             theirs = self.features(enlarged(images))
         places = [(unit(a) - unit(b)).square() for a, b in zip(ours, theirs, strict=True)]  # [B, C, h, w]
         if self.count:
-            return sum((d * getattr(self, f"channels_{i}")).sum(1).mean() for i, d in enumerate(places))
-        return sum(d.sum(1).mean() for d in places) / len(places)
+            places = [d * getattr(self, f"channels_{i}") for i, d in enumerate(places)]
+        total = sum(d.sum(1).mean((1, 2)) for d in places)
+        return total if self.count else total / len(places)
 
 
 def unit(x: Tensor) -> Tensor:

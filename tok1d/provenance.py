@@ -34,6 +34,14 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
+def made_with(device: Any) -> dict[str, str | None]:
+    """The code and the processor of a measurement, in short."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"tok1d": git_commit(), "torch": torch.__version__, "device": name}
+
+
 def git_commit() -> str | None:
     """The commit of the code, with `+changes` when the work tree differs from it."""
     git = ["git", "-C", str(Path(__file__).parent)]
