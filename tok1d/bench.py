@@ -4,6 +4,8 @@ step      a training step in float32, bf16 and compiled: images/s, time shares, 
 tokens    the same for 16 … 256 tokens
 loader    images/s from JPEG files: torchvision's ImageFolder, ours while decoding, ours from the cache
 elastic   how elastic training should start: a figure of the loss for each schedule tried
+protocol  how much silent choices of an evaluation move rFID: a table
+evaluate  three token counts, against PNG folders and torch-fidelity's command line; peak memory
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ SUITES = {
     "tokens": "tok1d.bench_step",
     "loader": "tok1d.bench_loader",
     "elastic": "tok1d.bench_elastic",
+    "protocol": "tok1d.bench_protocol",
+    "evaluate": "tok1d.bench_evaluate",
 }
 
 

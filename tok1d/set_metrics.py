@@ -39,7 +39,7 @@ INDEX = "features.json"  # what lies in a scratch folder
 
 
 class Features:
-    """One network's features of the originals, of the reference, and of each token count's reconstructions."""
+    """One network's features of originals, of a reference, of each token count's reconstructions."""
 
     def __init__(self, extractor: Extractor, images: Images, count: int, folder: Path, cache: Path | None):
         self.extractor, self.folder = extractor, folder

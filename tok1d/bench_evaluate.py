@@ -1,0 +1,135 @@
+"""An evaluation beside PNG folders and torch-fidelity's command line: seconds for the same numbers; memory.
+
+python -m tok1d.bench evaluate FRAMES [inception_weights=PATH] [images=400]
+python -m tok1d.bench evaluate memory [images=4000]
+
+The first measures FID and KID of a folder's photographs at 256 px, at three token counts of an elastic
+tokenizer with random weights. Ours in one process; theirs writes PNG folders, then calls `fidelity` for each
+count. The second shows the peak memory of processes that evaluate 400 images and `images` (64 px, in memory
+once, over and over): all metrics that need no weights, and the bookkeeping of codes.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tok1d.batches import Images
+from tok1d.bench_protocol import photographs
+from tok1d.config import EvalConfig, TokenizerConfig
+from tok1d.evaluate import evaluate, reconstruct
+from tok1d.tokenizer import Tokenizer
+from tok1d.toy_roads import draw
+
+COUNTS = (16, 32, 64)
+
+
+def main(suite: str, folder: str, *arguments: str) -> None:
+    options = dict(argument.split("=", 1) for argument in arguments)
+    if folder == "memory":
+        for count in (400, int(options.get("images", 4000))):
+            _, seconds, peak = measured(roads, count)
+            print(f"{count} images: peak {peak:.0f} MB, {seconds:.0f} s", flush=True)
+        return
+    weights, count = options.get("inception_weights", ""), int(options.get("images", 400))
+    found = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, way in {"tok1d": ours, "PNG folders and fidelity": theirs}.items():
+            values, seconds, _ = measured(way, folder, count, weights, temporary)
+            found[name] = seconds
+            numbers = ", ".join(f"FID {fid:.4f} KID {kid:.6f}" for fid, kid in values)
+            print(f"{name}: {seconds:.0f} s ({numbers})", flush=True)
+    first, second = found.values()
+    print(f"{count} images at {len(COUNTS)} token counts: {first / second:.2f} of their time")
+
+
+def measured(function: Callable, *arguments: Any) -> tuple[Any, float, float]:
+    """What a function gives in a process of its own; the seconds, start and imports too; its peak, MB."""
+    began = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        result, peak = pool.apply(with_peak, (function, *arguments))
+    return result, time.perf_counter() - began, peak
+
+
+def with_peak(function: Callable, *arguments: Any) -> tuple[Any, float]:
+    result = function(*arguments)
+    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def build(size: int) -> Tokenizer:
+    torch.manual_seed(0)
+    config = TokenizerConfig(
+        image_size=size,
+        patch_size=16,
+        encoder_size="nano",
+        decoder_size="nano",
+        num_latent_tokens=64,
+        elastic=True,
+    )
+    tokenizer = Tokenizer(config).eval()
+    with torch.no_grad():  # the pixel head starts at 0
+        for p in tokenizer.decoder.parameters():
+            p += 0.05 * torch.randn_like(p)
+    return tokenizer
+
+
+def ours(folder: str, count: int, weights: str, temporary: str) -> list[tuple[float, float]]:
+    config = EvalConfig(
+        token_counts=COUNTS, metrics="rfid,kid", inception_weights=weights, eval_images=count, resamples=0
+    )
+    results = evaluate(build(256), photographs(folder), config)["results"]
+    return [(row["rfid"], row["kid"]) for row in results]
+
+
+def theirs(folder: str, count: int, weights: str, temporary: str) -> list[tuple[float, float]]:
+    images, tokenizer = photographs(folder), build(256)
+    first = 0
+    for name in ("originals", *map(str, COUNTS)):
+        Path(temporary, name).mkdir()
+    for batch in images.batches(50, count):
+        rows = {"originals": batch} | reconstruct(tokenizer, batch, COUNTS)
+        for name, pictures in rows.items():
+            for i, picture in enumerate(pictures.permute(0, 2, 3, 1).numpy(), first):
+                Image.fromarray(picture).save(Path(temporary, str(name), f"{i:06}.png"))
+        first += len(batch)
+    command = [
+        sys.executable, "-m", "torch_fidelity.fidelity", "--cpu", "--fid", "--kid", "--json", "--silent",
+        "--no-cache", "--kid-subset-size", str(min(1000, first)), "--input2", f"{temporary}/originals",
+    ]  # fmt: skip
+    command += ["--feature-extractor-weights-path", weights] if weights else []
+    found = []
+    for k in COUNTS:
+        said = subprocess.run(
+            [*command, "--input1", f"{temporary}/{k}"], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+        values = json.loads(said[said.index("{") :])
+        found.append((values["frechet_inception_distance"], values["kernel_inception_distance_mean"]))
+    return found
+
+
+class Roads(Images):
+    """Toy roads, the same 50 over and over."""
+
+    def __init__(self, count: int, size: int = 64):
+        pictures = [np.asarray(draw(i, size)) for i in range(50)]
+        super().__init__(size, [f"toy-{i}" for i in range(count)], None, "roads", {})
+        object.__setattr__(self, "pictures", pictures)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.pictures[i % 50]
+
+
+def roads(count: int) -> None:
+    evaluate(build(64), Roads(count), EvalConfig(token_counts=COUNTS))
