@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from huggingface_hub import constants
 
 from tok1d.backbones import TIMM
-from tok1d.config import ConfigError, LossConfig, StartConfig, TokenizerConfig
+from tok1d.config import LossConfig, StartConfig, TokenizerConfig
 from tok1d.encoders import Encoder
 from tok1d.load_report import start_encoder
-from tok1d.weights import Asked, Weights, hashed, local_file, read_weights, remedy
+from tok1d.weights import Asked, Weights, hashed, local_file, read_weights, remedy, torch_hub_file
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision's; LPIPS was made with it
 VGG16_SHA256 = "397923af"  # how its sha256 starts
@@ -56,25 +53,10 @@ def perceptual_weights(config: LossConfig) -> Weights:
     if config.perceptual_weights:
         path, source = local_file(config.perceptual_weights, hint)
     else:
-        path, source = fetch_vgg16(hint), VGG16_URL
+        path, source = torch_hub_file(VGG16_URL, VGG16_SHA256, hint), VGG16_URL
     return hashed(path, source, hint)
 
 
 def perceptual_remedy(config: LossConfig) -> str:
     command = f"tok1d prefetch perceptual={config.perceptual} perceptual_weight=1"
     return remedy(command, "perceptual_weights")
-
-
-def fetch_vgg16(hint: str) -> Path:
-    """torchvision's VGG16 in torch's hub folder, fetched if need be; `HF_HUB_OFFLINE=1` is honoured."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(VGG16_URL).name
-    if path.is_file():
-        return path
-    try:
-        if constants.HF_HUB_OFFLINE:
-            raise ConnectionError("HF_HUB_OFFLINE")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(VGG16_URL, str(path), VGG16_SHA256, progress=False)
-    except Exception as error:  # no internet, a full disk, a file of another hash
-        raise ConfigError(f"{VGG16_URL} cannot be fetched ({type(error).__name__}): {hint}") from None
-    return path

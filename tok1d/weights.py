@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -60,6 +61,24 @@ def local_file(path: str, remedy: str) -> tuple[Path, str]:
     if not found.is_file():
         raise ConfigError(f"there is no file {found}: {remedy}")
     return found, str(found)
+
+
+def torch_hub_file(url: str, sha256: str, remedy: str) -> Path:
+    """A file that torch's own libraries fetch, in torch's hub folder; `HF_HUB_OFFLINE=1` is honoured.
+
+    `sha256` is how its hash starts. Raises `ConfigError` if it cannot be had.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if path.is_file():
+        return path
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), sha256, progress=False)
+    except Exception as error:  # no internet, a full disk, a file of another hash
+        raise ConfigError(f"{url} cannot be fetched ({type(error).__name__}): {remedy}") from None
+    return path
 
 
 def locate(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> tuple[Path, str]:
