@@ -70,6 +70,7 @@ def positions(run: Run) -> Drawn:
         axis.axhline(most, color="#999", linewidth=0.8, linestyle=":")
         axis.text(1, most, "every image another code", va="bottom", fontsize=7, color="#666")
         axis.set_ylim(0, 1.15 * max(most, *entropy))
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_xlabel("token position")
         axis.set_ylabel("entropy (bits)")
     return figure, [{"run": str(run.path), "position": i, "entropy": e} for i, e in enumerate(entropy, 1)]
@@ -81,8 +82,14 @@ def id_matrix(run: Run, ids: Tensor, count: int = 40) -> Drawn:
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
         axis = figure.subplots()
-        axis.imshow(shown * 37 % CYCLE, cmap="nipy_spectral", aspect="auto", interpolation="nearest")
-        axis.set_xlabel("token position, from 0")
+        axis.imshow(
+            shown * 37 % CYCLE,
+            cmap="nipy_spectral",
+            aspect="auto",
+            interpolation="nearest",
+            extent=(0.5, ids.shape[1] + 0.5, len(shown), 0),
+        )
+        axis.set_xlabel("token position")
         axis.set_ylabel("image")
     return figure, [{"run": str(run.path), "image": i, "ids": row} for i, row in enumerate(shown.tolist())]
 
@@ -114,14 +121,14 @@ def effect_maps(run: Run, tokenizer: Tokenizer, images: Tensor) -> Drawn:
         for row, picture in zip(axes, channels_last(images), strict=True):
             row[0].imshow(picture)
         for column, (k, maps_of_k) in enumerate(zip(shown, maps, strict=True), 1):
-            axes[0, column].set_title(f"token {k}")
+            axes[0, column].set_title(f"token {k + 1}")
             for axis, change in zip(axes[:, column], maps_of_k, strict=True):
                 axis.imshow(change, cmap="magma", vmin=0, vmax=float(maps.max()) or 1.0)
         for axis in axes.flat:
             axis.axis("off")
     means = maps.mean((1, 2, 3)).tolist()
     return figure, [
-        {"run": str(run.path), "position": k, "change": c} for k, c in zip(shown, means, strict=True)
+        {"run": str(run.path), "position": k + 1, "change": c} for k, c in zip(shown, means, strict=True)
     ]
 
 
@@ -130,7 +137,7 @@ def images_of_codes(run: Run, ids: Tensor, images: Images, codes: int = 5, per_c
     drawn, rows = [], []
     for position, code in frequent_pairs(ids, codes):
         own = (ids[:, position] == code).nonzero().flatten()[:per_code].tolist()
-        drawn.append({"run": str(run.path), "position": position, "code": code, "images": own})
+        drawn.append({"run": str(run.path), "position": position + 1, "code": code, "images": own})
         rows.append(channels_last(images.centre(own)))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(0.8 * per_code + 0.9, 0.8 * len(rows)))

@@ -69,5 +69,5 @@ def kept(folder: Path | None, network: str, count: int) -> tuple[np.ndarray, np.
     if not index or not index["paired"]:
         return None
     paths = index["originals"], index["made"][str(count)]
-    originals, made = (np.memmap(path, np.float32, mode="r").reshape(-1, index["dim"]) for path in paths)
+    originals, made = (np.memmap(path, np.float32, mode="c").reshape(-1, index["dim"]) for path in paths)
     return originals, made

@@ -11,6 +11,7 @@ and features go to files.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import statistics
 import tempfile
@@ -114,6 +115,7 @@ class Pass:
             for batch in self.images.batches(self.config.eval_batch_size, self.config.eval_images):
                 self.measure(batch, self.images.names[first : first + len(batch)], first)
                 first += len(batch)
+                give_back_memory()
         self.table.close()
         self.sets.write_index()
         counts = sorted(self.rows, key=lambda count: count or 0)
@@ -185,6 +187,12 @@ class Pass:
             "metrics": metrics,
             "made_with": made_with(self.measured.device),
         }
+
+
+def give_back_memory() -> None:
+    """What was freed, to the system: glibc would keep it in pieces, 0.2 MB more for every image."""
+    with contextlib.suppress(AttributeError, OSError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @torch.no_grad()

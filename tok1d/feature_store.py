@@ -41,8 +41,8 @@ class FeatureStore:
 
     @property
     def features(self) -> np.ndarray:
-        """float32 [N, D], read-only."""
-        return np.memmap(self.path, np.float32, mode="r").reshape(-1, self.dim)
+        """float32 [N, D]; writing to it leaves the file as it is."""
+        return np.memmap(self.path, np.float32, mode="c").reshape(-1, self.dim)
 
     def __enter__(self) -> FeatureStore:
         self._replacing = replacing(self.path)

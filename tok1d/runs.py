@@ -6,7 +6,7 @@
         model/           config.json, model.safetensors     eval.json       numbers with their card
         recon/           the shown images                   manifest.json   code, versions, data, hardware
         load_report.json where the encoder started from  diagnoses.json  what the doctor found, if anything
-        done.json        written last: the run is finished
+        eval.parquet     the same for each image        done.json       written last: the run is finished
 
 Every file is written under a temporary name and renamed, so none is ever half a file. One process
 writes at a time.

@@ -55,7 +55,9 @@ def cell(row: dict[str, Any], key: str) -> str:
         return ""
     text = shown(key, row[key])
     interval = row.get(f"{key}_interval")
-    return f"{text} ({shown(key, interval[0])} … {shown(key, interval[1])})" if interval else text
+    if not interval:
+        return text
+    return f"{text} ({shown(key, interval[0])} … {shown(key, interval[1])})".replace(" ", "\u00a0")
 
 
 def shown(key: str, value: Any) -> str:

@@ -1,0 +1,91 @@
+"""Distances of sets in an evaluation: of real features, cached by fingerprint, compared in pairs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_evaluate import build, roads
+from test_evaluate_runs import finished_run
+
+from tok1d.cli import main
+from tok1d.config import EvalConfig
+from tok1d.distances import frechet
+from tok1d.evaluate import evaluate, reconstruct
+from tok1d.evaluate_runs import worst
+from tok1d.features import Extractor, build_extractor
+
+N = 6
+
+
+@pytest.fixture
+def weights(real_weights) -> str:
+    return str(real_weights / "inception_fid.pth")
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[int]:
+    """How many images went through a network of features, batch by batch."""
+    seen, own = [], Extractor.forward
+    monkeypatch.setattr(Extractor, "forward", lambda self, x: (seen.append(len(x)), own(self, x))[1])
+    return seen
+
+
+def test_rfid_is_that_of_the_features_and_originals_are_read_once(weights, passes, tmp_path):
+    config = EvalConfig(
+        metrics="rfid,kid,prdc",
+        token_counts="2,8",
+        inception_weights=weights,
+        eval_batch_size=4,
+        resamples=50,
+    )
+    tokenizer, images = build(), roads(N)
+    evaluation = evaluate(tokenizer, images, config, cache=tmp_path, table=tmp_path / "eval.parquet")
+    assert sum(passes) == 3 * N
+    originals = images.centre(range(N))
+    extractor = build_extractor("inception", weights)
+    real, made = extractor(originals), extractor(reconstruct(tokenizer, originals, (8,))[8])
+    row = evaluation["results"][-1]
+    assert row["rfid"] == pytest.approx(frechet(real, made), rel=1e-3)
+    for name in ("rfid", "kid", "precision", "recall", "density", "coverage"):
+        low, high = row[f"{name}_interval"]
+        assert low <= row[name] <= high
+    table = pd.read_parquet(tmp_path / "eval.parquet")
+    shift = table[table.num_tokens == 8].sort_values("image").inception_shift
+    np.testing.assert_allclose(shift, (real - made).norm(dim=1), rtol=1e-3)
+    facts = evaluation["card"]["metrics"]["rfid"]
+    assert facts["reference"] == "the evaluated images" and len(facts["sha256"]) == 64
+    assert f"{N} images in 2048 dimensions is biased" in evaluation["warnings"][0]
+
+    passes.clear()
+    again = evaluate(tokenizer, images, config, cache=tmp_path)
+    assert sum(passes) == 2 * N  # the originals' features are kept by fingerprint
+    assert again["results"][-1]["rfid"] == pytest.approx(row["rfid"], rel=1e-6)
+
+    config = config.model_copy(update={"token_counts": (8,), "metrics": ("rfid",)})
+    other = evaluate(tokenizer, images, config, cache=tmp_path, reference=roads(N, start=50))
+    assert other["results"][0]["rfid"] > row["rfid"] * 0.5 and other["results"][0]["rfid"] != row["rfid"]
+    assert other["card"]["metrics"]["rfid"]["reference"]["data_fingerprint"] == f"roads-50-{N}"
+
+
+def test_two_runs_are_compared_over_the_same_images(weights, tmp_path, capsys):
+    a, b = finished_run(tmp_path, "a"), finished_run(tmp_path, "b", seed=1)
+    arguments = ["-p", "metrics=psnr,rfid", "-p", f"inception_weights={weights}", "-p", "token_counts=4"]
+    assert main(["evaluate", str(a.path), str(b.path), *arguments, "-p", "resamples=100"]) == 0
+    said = capsys.readouterr().out
+    difference = b.evaluation["results"][0]["rfid"] - a.evaluation["results"][0]["rfid"]
+    last = said.strip().splitlines()[-1]
+    assert f"{difference:.2f} (" in last and "rFID" in said
+    cases = worst(a, "rfid", count=3)
+    assert list(cases.rows.inception_shift) == sorted(cases.rows.inception_shift, reverse=True)
+    assert cases.originals.shape == (3, 3, 16, 16) and cases.originals.dtype == torch.uint8
+
+
+def test_a_missing_file_is_one_sentence(tmp_path, capsys):
+    run = finished_run(tmp_path, "a")
+    for metric, parameter in (("rfid", "inception_weights"), ("frechet_dinov2", "dino_weights")):
+        assert (
+            main(["evaluate", str(run.path), "-p", f"metrics={metric}", "-p", f"{parameter}=gone.pth"]) == 1
+        )
+        said = capsys.readouterr().err
+        assert "there is no file gone.pth" in said and said.count("tok1d: ") == 1
+        assert not (run / "eval.json").exists()
