@@ -34,7 +34,13 @@ class Gaussian(NamedTuple):
 def blocks(features: Features, rows: int = BLOCK) -> Iterator[Tensor]:
     """[N, D] -> float64 [≤ rows, D] at a time."""
     for start in range(0, len(features), rows):
-        yield torch.as_tensor(features[start : start + rows]).double()
+        yield take(features, slice(start, start + rows))
+
+
+def take(features: Features, rows: slice | np.ndarray) -> Tensor:
+    """Some rows, float64."""
+    chosen = features[rows]
+    return chosen.double() if isinstance(chosen, Tensor) else torch.from_numpy(np.array(chosen, np.float64))
 
 
 def gaussian(features: Features) -> Gaussian:
@@ -116,7 +122,7 @@ def kid(
     rng = np.random.RandomState(seed)
     values = []
     for _ in range(subsets):
-        x, y = (torch.as_tensor(f[rng.choice(len(f), size, replace=False)]).double() for f in (a, b))
+        x, y = (take(f, rng.choice(len(f), size, replace=False)) for f in (a, b))
         within = sum(k.sum() - k.diagonal().sum() for k in (kernel(x, x), kernel(y, y)))
         values.append((within / (size * (size - 1)) - 2 * kernel(x, y).mean()).item())
     return float(np.mean(values)), float(np.std(values))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tok1d.distances import Features, Gaussian, blocks, gaussian, kernel
+from tok1d.distances import Features, Gaussian, blocks, gaussian, kernel, take
 
 OTHERS = 4000  # images that each one is compared with, for its influence on KID
 
@@ -66,15 +66,15 @@ def kid_influence(a: Features, b: Features, seed: int = 0) -> tuple[np.ndarray, 
     """
     rng = np.random.default_rng(seed)
     chosen = [np.sort(rng.permutation(len(x))[:OTHERS]) for x in (a, b)]
-    others = [torch.as_tensor(x[rows]).double() for x, rows in zip((a, b), chosen, strict=True)]
+    others = [take(x, rows) for x, rows in zip((a, b), chosen, strict=True)]
     return _to_sets(a, others[0], others[1], chosen[0]), _to_sets(b, others[1], others[0], chosen[1])
 
 
 def _to_sets(features: Features, own: Tensor, other: Tensor, chosen: np.ndarray) -> np.ndarray:
     """`own` are the rows `chosen` of `features`: an image is not compared with itself."""
     found, start = [], 0
-    position = torch.full((len(features),), -1)
-    position[chosen] = torch.arange(len(chosen))
+    position = torch.full((len(features),), -1, device=own.device)
+    position[chosen] = torch.arange(len(chosen), device=own.device)
     for block in blocks(features, 1024):
         near = kernel(block, own)
         at = position[start : start + len(block)]
