@@ -80,12 +80,26 @@ def test_two_runs_are_compared_over_the_same_images(weights, tmp_path, capsys):
     assert cases.originals.shape == (3, 3, 16, 16) and cases.originals.dtype == torch.uint8
 
 
+def test_prefetch_names_the_files_of_metrics(real_weights, capsys):
+    files = {"inception_weights": "inception_fid.pth", "lpips_weights": "vgg16_features_keras.pth"}
+    values = [f"{parameter}={real_weights / name}" for parameter, name in files.items()]
+    assert main(["prefetch", "metrics=psnr,rfid,kid,lpips", *values]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in files.values()) and "2 pretrained files" in said
+
+
 def test_a_missing_file_is_one_sentence(tmp_path, capsys):
     run = finished_run(tmp_path, "a")
-    for metric, parameter in (("rfid", "inception_weights"), ("frechet_dinov2", "dino_weights")):
+    for metric, parameter in (
+        ("rfid", "inception_weights"), ("frechet_dinov2", "dino_weights"), ("lpips", "lpips_weights")
+    ):  # fmt: skip
         assert (
             main(["evaluate", str(run.path), "-p", f"metrics={metric}", "-p", f"{parameter}=gone.pth"]) == 1
         )
         said = capsys.readouterr().err
-        assert "there is no file gone.pth" in said and said.count("tok1d: ") == 1
+        assert (
+            "there is no file gone.pth" in said
+            and f"as {parameter}=PATH" in said
+            and said.count("tok1d: ") == 1
+        )
         assert not (run / "eval.json").exists()

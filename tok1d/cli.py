@@ -140,6 +140,7 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 def _prefetch(args: argparse.Namespace) -> None:
     from tok1d.loss_weights import loss_weights
+    from tok1d.metric_weights import metric_weights
     from tok1d.parents import on_hub, read_parent
     from tok1d.weights import read_weights
 
@@ -147,8 +148,8 @@ def _prefetch(args: argparse.Namespace) -> None:
     files = [text for text in args.params if text not in texts]
     seen = set()
     for params in [read_params(file) for file in files] or [{}]:
-        _, _, tokenizer, train, _ = parse(params | _pairs(texts), *NOTEBOOKS["train"])
-        wanted = loss_weights(train)
+        _, _, tokenizer, train, evaluation = parse(params | _pairs(texts), *NOTEBOOKS["train"])
+        wanted = loss_weights(train) + metric_weights(evaluation)
         if on_hub(train.init_from):
             wanted.append(read_parent(train.init_from))
         elif not train.init_from and tokenizer.encoder_init != "random":

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tok1d.config import EvalConfig, LossConfig
-from tok1d.perceptual import build_perceptual
+from tok1d.config import ConfigError, EvalConfig, LossConfig
+from tok1d.perceptual import PerceptualLoss, build_perceptual
 
 WINDOW, SIGMA = 11, 1.5  # pixels; Wang et al. 2004
 C1, C2 = 0.01**2, 0.03**2
@@ -93,8 +93,7 @@ def build_image_metrics(
     elif "ms_ssim" in config.metrics:
         warnings.append(f"MS-SSIM is left out: it needs images of {MS_SSIM_FROM} pixels, these have {size}")
     if "lpips" in config.metrics:
-        network = build_perceptual(LossConfig(perceptual="lpips", perceptual_weights=config.lpips_weights))
-        network = network.to(device).eval()
+        network = lpips(config).to(device).eval()
         name = "lpips" if network.facts["name"].startswith("LPIPS") else "vgg_distance"
         facts = {"name": network.facts["name"], "weights_sha256": network.facts["sha256"]}
         found[name] = ImageMetric(network.distances, facts)
@@ -104,3 +103,12 @@ def build_image_metrics(
                 f"the number is a VGG16 distance, not LPIPS"
             )
     return found, warnings
+
+
+def lpips(config: EvalConfig) -> PerceptualLoss:
+    """The loss of that name, as a measure. Raises `ConfigError`, which names the parameter of evaluations."""
+    try:
+        return build_perceptual(LossConfig(perceptual="lpips", perceptual_weights=config.lpips_weights))
+    except ConfigError as error:
+        sentence = str(error).replace("perceptual=lpips perceptual_weight=1", "metrics=lpips")
+        raise ConfigError(sentence.replace("perceptual_weights=", "lpips_weights=")) from None

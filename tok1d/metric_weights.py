@@ -1,0 +1,21 @@
+"""The pretrained files of an evaluation's metrics, for `tok1d prefetch metrics=rfid,lpips`."""
+
+from __future__ import annotations
+
+from tok1d.config import EvalConfig, LossConfig
+from tok1d.features import extractor_weights
+from tok1d.loss_weights import perceptual_weights
+from tok1d.metrics import NEEDS
+from tok1d.weights import Weights
+
+
+def metric_weights(config: EvalConfig) -> list[Weights]:
+    """Every file that the metrics of `config` need. Raises `ConfigError` if one cannot be had."""
+    files = {"inception": config.inception_weights, "dinov2": config.dino_weights}
+    networks = dict.fromkeys(NEEDS[metric] for metric in config.metrics if metric in NEEDS)
+    found = [extractor_weights(name, files[name], config.dino_size) for name in networks]
+    if "lpips" in config.metrics:
+        found.append(
+            perceptual_weights(LossConfig(perceptual="lpips", perceptual_weights=config.lpips_weights))
+        )
+    return found
