@@ -168,3 +168,12 @@ def test_bf16_is_another_card():
     assert one["card"]["dtype"] != other["card"]["dtype"]
     assert one["results"][-1]["psnr"] == pytest.approx(other["results"][-1]["psnr"], abs=0.5)
     assert one["results"][-1]["psnr"] != other["results"][-1]["psnr"]
+
+
+def test_too_few_images_are_one_sentence():
+    (row,) = evaluate(Jpeg(), roads(1), EvalConfig())["results"]
+    assert row["psnr"] > 20 and "psnr_interval" not in row
+    with pytest.raises(ConfigError, match="no images to evaluate on"):
+        evaluate(Jpeg(), roads(0), EvalConfig())
+    with pytest.raises(ConfigError, match="rfid is a distance of sets"):
+        evaluate(Jpeg(), roads(1), EvalConfig(metrics="psnr,rfid"))

@@ -40,27 +40,38 @@ def main(suite: str, folder: str, *arguments: str) -> None:
     options = dict(argument.split("=", 1) for argument in arguments)
     if folder == "memory":
         for count in (400, int(options.get("images", 4000))):
-            _, seconds, peak = measured(roads, count)
+            _, seconds, _, peak = measured(roads, count)
             print(f"{count} images: peak {peak:.0f} MB, {seconds:.0f} s", flush=True)
         return
     weights, count = options.get("inception_weights", ""), int(options.get("images", 400))
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         for name, way in {"tok1d": ours, "PNG folders and fidelity": theirs}.items():
-            values, seconds, _ = measured(way, folder, count, weights, temporary)
-            found[name] = seconds
+            values, seconds, cpu, _ = measured(way, folder, count, weights, temporary)
+            found[name] = seconds, cpu
             numbers = ", ".join(f"FID {fid:.4f} KID {kid:.6f}" for fid, kid in values)
-            print(f"{name}: {seconds:.0f} s ({numbers})", flush=True)
-    first, second = found.values()
-    print(f"{count} images at {len(COUNTS)} token counts: {first / second:.2f} of their time")
+            print(f"{name}: {seconds:.0f} s, of processors {cpu:.0f} s ({numbers})", flush=True)
+    (wall, cpu), (their_wall, their_cpu) = found.values()
+    shares = f"{wall / their_wall:.2f} of their time, {cpu / their_cpu:.2f} of their processor time"
+    print(f"{count} images at {len(COUNTS)} token counts: {shares}")
 
 
-def measured(function: Callable, *arguments: Any) -> tuple[Any, float, float]:
-    """What a function gives in a process of its own; the seconds, start and imports too; its peak, MB."""
-    began = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        result, peak = pool.apply(with_peak, (function, *arguments))
-    return result, time.perf_counter() - began, peak
+def measured(function: Callable, *arguments: Any) -> tuple[Any, float, float, float]:
+    """What a function gives in a process of its own; seconds and processor seconds, of the start and imports
+    too; the peak, MB.
+    """
+    began, before = time.perf_counter(), processor_seconds()
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    result, peak = pool.apply(with_peak, (function, *arguments))
+    pool.close()
+    pool.join()
+    return result, time.perf_counter() - began, processor_seconds() - before, peak
+
+
+def processor_seconds() -> float:
+    """Of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def with_peak(function: Callable, *arguments: Any) -> tuple[Any, float]:

@@ -25,10 +25,11 @@ from torch import Tensor
 from tok1d.bootstrap import interval_of_mean
 from tok1d.card import as_bytes
 from tok1d.code_statistics import CodeCounts
-from tok1d.config import EvalConfig
+from tok1d.config import ConfigError, EvalConfig
 from tok1d.data import Images, to_float, to_uint8
 from tok1d.eval_table import ImageTable, columns_of, read_table
 from tok1d.image_metrics import build_image_metrics
+from tok1d.metrics import NEEDS
 from tok1d.peers import Encoded, Ours, Peer, as_measured, timed
 from tok1d.provenance import made_with
 from tok1d.set_metrics import SetMetrics
@@ -65,14 +66,30 @@ def evaluate(
     (rFID …) are to `reference`, or to the originals. `positions` has each token position's entropy and usage.
 
     `table` is where the per-image table goes, `scratch` where features stay after the evaluation, `cache`
-    where those of a set are kept for the next one. A tokenizer's own objects, see `tok1d.peers`. Raises
-    `ConfigError`: weights that cannot be had, token counts that it does not have.
+    where those of a set are kept for the next one. Objects that are no `Tokenizer`: see `tok1d.peers`. Raises
+    `ConfigError`: no images, weights that cannot be had, token counts that it does not have.
     """
+    count = number_of(images, config)
+    if count < 2:  # nothing to draw again
+        config = config.model_copy(update={"resamples": 0})
     with contextlib.ExitStack() as stack:
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tok1d-")))
         one_pass = Pass(as_measured(tokenizer, config), images, config, folder, table, saving)
         one_pass.sets = SetMetrics(config, images, reference, folder, cache, one_pass.measured.device)
         return one_pass.evaluation()
+
+
+def number_of(images: Images, config: EvalConfig) -> int:
+    """How many images are measured. Raises `ConfigError` if they are too few."""
+    count = min(config.eval_images or len(images), len(images))
+    if not count:
+        raise ConfigError("there are no images to evaluate on: give at least one")
+    if count < 2 and set(config.metrics) & set(NEEDS):
+        asked = next(metric for metric in config.metrics if metric in NEEDS)
+        raise ConfigError(
+            f"{asked} is a distance of sets and here is a single image: give more, or metrics=psnr"
+        )
+    return count
 
 
 class Row:
@@ -177,7 +194,7 @@ class Pass:
         return {
             **self.measured.identity,
             "token_counts": list(self.rows),
-            "images": min(self.config.eval_images or len(self.images), len(self.images)),
+            "images": number_of(self.images, self.config),
             "image_size": self.images.size,
             "resize": self.images.rule,
             "reconstruction": self.saving.rule,

@@ -15,7 +15,6 @@ def metric_weights(config: EvalConfig) -> list[Weights]:
     networks = dict.fromkeys(NEEDS[metric] for metric in config.metrics if metric in NEEDS)
     found = [extractor_weights(name, files[name], config.dino_size) for name in networks]
     if "lpips" in config.metrics:
-        found.append(
-            perceptual_weights(LossConfig(perceptual="lpips", perceptual_weights=config.lpips_weights))
-        )
+        loss = LossConfig(perceptual="lpips", perceptual_weights=config.lpips_weights)
+        found.append(perceptual_weights(loss))
     return found

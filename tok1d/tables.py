@@ -35,7 +35,7 @@ def lines(rows: Iterable[dict[str, Any]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(keys, *cells, strict=True)]
     pads = [str.rjust if r else str.ljust for r in right]
     padded = [[pad(c, w) for pad, c, w in zip(pads, row, widths, strict=True)] for row in [keys, *cells]]
-    return [f"  {'  '.join(row)}".rstrip() for row in padded]
+    return [f"  {'  '.join(row)}".rstrip().replace("\u00a0", " ") for row in padded]
 
 
 def grid(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]], list[bool]]:
