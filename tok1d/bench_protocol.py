@@ -1,10 +1,10 @@
 """How much silent choices move rFID: one codec, measured in eleven slightly different ways.
 
-python -m tok1d.bench protocol FRAMES TRAIN [inception_weights=PATH]     a Markdown table
+python -m tok1d.bench protocol FRAMES TRAIN [inception_weights=PATH] [images=400]     a Markdown table
 
-FRAMES and TRAIN are folders of photographs. The codec is JPEG of quality 20 whose decoder stops before
-rounding: like a neural decoder's its values are fractions, and overshoot 0 … 1. Every way has a card of its
-own; the last column names what differs on it.
+FRAMES and TRAIN are folders of photographs, of which `images` each are taken, spread evenly. The codec is
+JPEG of quality 20 whose decoder stops before rounding: like a neural decoder's its values are fractions, and
+overshoot 0 … 1. Every way has a card of its own; the last column names what differs on it.
 """
 
 from __future__ import annotations
@@ -78,8 +78,11 @@ class Photographs(Images):
         return replace(self, rule=rule, make=make)
 
 
-def photographs(folder: str) -> Photographs:
+def photographs(folder: str, count: int = 0) -> Photographs:
+    """The images of a folder, or `count` of them, spread evenly over their names."""
     names = sorted(path.name for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
+    if 0 < count < len(names):
+        names = [names[i * len(names) // count] for i in range(count)]
     return Photographs(
         SIZE, names, None, f"{Path(folder).name}, {len(names)} files", {}, Path(folder), by_our_rule
     )
@@ -144,11 +147,12 @@ def ways(frames: Photographs, train: Photographs) -> Iterator[tuple[str, Photogr
 
 def main(suite: str, folder: str, train: str, *arguments: str) -> None:
     values = dict(argument.split("=", 1) for argument in arguments)
+    count = int(values.pop("images", 400))
     config = EvalConfig(metrics="rfid", resamples=0, eval_batch_size=20, **values)
     print("| evaluated | rFID | moved by | on the card |\n|---|---:|---:|---|", flush=True)
     with tempfile.TemporaryDirectory() as cache:
         base = None
-        for what, images, extra in ways(photographs(folder), photographs(train)):
+        for what, images, extra in ways(photographs(folder, count), photographs(train, count)):
             own = config.model_copy(update={"eval_images": extra.pop("eval_images", 0)})
             arguments = {"saving": UINT8, "cache": Path(cache)} | extra
             found = evaluate(FloatJpeg(), images, own, **arguments)
