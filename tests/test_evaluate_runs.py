@@ -148,12 +148,15 @@ def test_from_a_number_to_the_images_behind_its_worst_cases(tmp_path):
         worst(run, "psnr", num_tokens=3)
 
 
-def test_what_is_measured_already_is_not_measured_again(tmp_path):
+def test_what_is_measured_is_neither_measured_again_nor_lost(tmp_path):
     run = finished_run(tmp_path, "a")
-    first = evaluate_run(run, FAST, again=False)
+    first = json.loads(json.dumps(evaluate_run(run, EvalConfig(resamples=100, metrics="psnr,ssim"))))
     written = (run / "eval.json").stat().st_mtime_ns
-    fewer = evaluate_run(run, EvalConfig(resamples=100, metrics="psnr"), again=False)
-    assert fewer == json.loads(json.dumps(first))
+    for asked in (EvalConfig(), EvalConfig(metrics="psnr", token_counts=2), EvalConfig(show_images=2)):
+        assert evaluate_run(run, asked, again=False) == first
     assert (run / "eval.json").stat().st_mtime_ns == written
-    assert evaluate_run(run, EvalConfig(resamples=100, eval_images=5), again=False)["card"]["images"] == 5
-    assert (run / "eval.json").stat().st_mtime_ns > written
+    fewer = evaluate_run(run, EvalConfig(eval_images=5), again=False)
+    assert fewer["card"]["images"] == 5 and fewer["asked"]["resamples"] == 100
+    more = evaluate_run(run, EvalConfig(metrics="ms_ssim", token_counts=3), again=False)
+    assert more["asked"]["metrics"] == ["psnr", "ssim", "ms_ssim"] and more["card"]["images"] == 5
+    assert [row["num_tokens"] for row in more["results"]] == [1, 2, 3, 4]

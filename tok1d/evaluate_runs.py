@@ -23,23 +23,51 @@ from tok1d.runs import Run, RunError, replacing
 from tok1d.sources import find_sources
 from tok1d.tokenizer import Tokenizer
 
-FREE = {"token_counts", "metrics", "eval_batch_size", "show_images"}  # do not change a number, once measured
-
 
 def evaluate_run(
     run: Run, config: EvalConfig, data: str = "", scratch: Path | None = None, again: bool = True
 ) -> dict[str, Any]:
     """Measure a finished run on `data` (empty: its own validation images); keeps and returns the evaluation.
 
-    With `again=False` the one that it has is returned, if that measured all that `config` asks for. Raises
-    `RunError` for a run that is not finished, `ConfigError` for images or weights that cannot be had.
+    With `again=False` nothing that was measured is lost: the evaluation that the run has is returned if it
+    covers what `config` asks for; otherwise what it was asked for, on its data, is measured too. Raises `RunError` for a
+    run that is not finished, `ConfigError` for images or weights that cannot be had.
     """
     tokenizer = load_tokenizer(run)
-    sha256 = model_sha256(tokenizer)
-    if not again and covers(run, config, data, sha256):
-        return run.evaluation
+    if not again and (earlier := earlier_evaluation(run, data, model_sha256(tokenizer))):
+        asked, data = EvalConfig(**earlier["asked"]), earlier["data"]
+        measured = [row["num_tokens"] for row in earlier["results"]]
+        config = joined(asked, measured, config)
+        same = asked.model_copy(update={"token_counts": config.token_counts, **unseen(config)}) == config
+        if same and set(config.token_counts) <= set(measured):
+            return earlier
     images = evaluation_images(run, data, tokenizer.config.image_size)
     return measure(run, tokenizer, images, config, data, scratch)
+
+
+def earlier_evaluation(run: Run, data: str, sha256: str) -> dict[str, Any] | None:
+    """The evaluation that a run has, if it is of these weights and of `data` (empty: any)."""
+    if not (run / "eval.json").exists() or not (run / "eval.parquet").exists():
+        return None
+    found = run.evaluation
+    same = found["card"].get("model_sha256") == sha256 and data in ("", found.get("data"))
+    return found if same and "asked" in found else None
+
+
+def joined(earlier: EvalConfig, measured: list[int], config: EvalConfig) -> EvalConfig:
+    """What `config` says, and what `earlier` says where `config` says nothing; metrics and counts of both."""
+    default = EvalConfig()
+    said = {name: value for name, value in config if value != getattr(default, name)}
+    if "metrics" in said:
+        said["metrics"] = tuple(dict.fromkeys((*earlier.metrics, *config.metrics)))
+    if "token_counts" in said:
+        said["token_counts"] = tuple(sorted({*measured, *config.token_counts}))
+    return earlier.model_copy(update=said)
+
+
+def unseen(config: EvalConfig) -> dict[str, Any]:
+    """What changes no number."""
+    return {name: getattr(config, name) for name in ("eval_batch_size", "show_images")}
 
 
 def measure(
@@ -65,21 +93,6 @@ def measure(
     evaluation |= {"data": data, "asked": config.model_dump(mode="json")}
     run.write_json("eval.json", evaluation)
     return evaluation
-
-
-def covers(run: Run, config: EvalConfig, data: str, sha256: str) -> bool:
-    """Whether the run's evaluation is of these weights and images, and has all that `config` asks for."""
-    if not (run / "eval.json").exists() or not (run / "eval.parquet").exists():
-        return False
-    found, asked = run.evaluation, config.model_dump(mode="json")
-    old = found.get("asked", {})
-    return (
-        found["card"].get("model_sha256") == sha256
-        and found.get("data", "") == data
-        and all(old.get(name) == value for name, value in asked.items() if name not in FREE)
-        and set(asked["metrics"]) <= set(old["metrics"])
-        and set(asked["token_counts"]) <= {row["num_tokens"] for row in found["results"]}
-    )
 
 
 def load_tokenizer(run: Run) -> Tokenizer:
