@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tok1d.data import Images
+from tok1d.batches import Images
 from tok1d.features import Extractor
 from tok1d.images import RESIZE_RULE
 from tok1d.runs import replacing

@@ -38,10 +38,11 @@ class Extractor(nn.Module):
 
     def __init__(self, net: nn.Module, name: str, dim: int, dtype: str, facts: dict[str, Any]):
         super().__init__()
-        self.net = net.eval().requires_grad_(False)
+        self.net = net
         self.name, self.dim, self.dtype = name, dim, DTYPES[dtype]
         self.facts = facts | {"dtype": dtype, "torch": torch.__version__}
         self.net.to(self.dtype).float()
+        self.eval().requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
