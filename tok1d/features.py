@@ -41,14 +41,16 @@ class Extractor(nn.Module):
         self.net = net
         self.name, self.dim, self.dtype = name, dim, DTYPES[dtype]
         self.facts = facts | {"dtype": dtype, "torch": torch.__version__}
-        self.net.to(self.dtype).float()
+        for layer in self.net.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.to(self.dtype).float()
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> float32 [B, dim].
 
-        Weights are rounded to `dtype`; on a GPU convolutions and linear layers compute in it, too.
+        Convolutions and linear layers have weights of `dtype`; on a GPU they compute in it, too.
         """
         less = self.dtype != torch.float32 and images.is_cuda  # CPUs have no quick float16
         with torch.autocast(images.device.type, self.dtype, enabled=less):
