@@ -30,8 +30,8 @@ def evaluate_run(
     """Measure a finished run on `data` (empty: its own validation images); keeps and returns the evaluation.
 
     With `again=False` nothing that was measured is lost: the evaluation that the run has is returned if it
-    covers what `config` asks for; otherwise what it was asked for, on its data, is measured too. Raises `RunError` for a
-    run that is not finished, `ConfigError` for images or weights that cannot be had.
+    covers what `config` asks for; otherwise what it was asked for, on its data, is measured too. Raises
+    `RunError` for a run that is not finished, `ConfigError` for images or weights that cannot be had.
     """
     tokenizer = load_tokenizer(run)
     if not again and (earlier := earlier_evaluation(run, data, model_sha256(tokenizer))):
