@@ -1,4 +1,4 @@
-"""How much silent choices move rFID: one codec, measured in eleven slightly different ways.
+"""How much silent choices move rFID: one codec, measured as tok1d does it and in ten other ways.
 
 python -m tok1d.bench protocol FRAMES TRAIN [inception_weights=PATH] [images=400]     a Markdown table
 
