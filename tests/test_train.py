@@ -73,8 +73,8 @@ def assert_same_run(run: Run, other: Run) -> None:
 
 
 def test_interrupted_it_saves_and_continues(finished, tmp_path):
-    """SIGTERM, as a cluster sends it: a checkpoint at that step, the notebook so far, exit code 1."""
-    assert start_and_signal(tmp_path, 30, signal.SIGTERM) == 1
+    """SIGTERM, as a cluster sends it: a checkpoint at that step, the notebook so far, status 75: try again."""
+    assert start_and_signal(tmp_path, 30, signal.SIGTERM) == 75
     run = Run(tmp_path / "runs" / "quickstart")
     saved = torch.load(run / "last.ckpt", weights_only=True)["counts"]["step"]
     assert saved >= 30 and not run.done

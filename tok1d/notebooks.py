@@ -111,7 +111,8 @@ def execute(notebook: Path, params: dict[str, Any], limit: float | None = None) 
             if error.ename in ("ConfigError", "RunError"):  # already one sentence that says what to do
                 raise RunError(error.evalue) from None
             what = stopped[0] if stopped else f"{error.ename}: {error.evalue}"
-            raise RunError(f"{notebook} stopped ({what}): see {failed}; the same command continues") from None
+            kind = Lost if what.startswith("SIG") else RunError
+            raise kind(f"{notebook} stopped ({what}): see {failed}; the same command continues") from None
         except Exception as error:  # a dead kernel: out of memory, or killed
             with contextlib.suppress(FileNotFoundError):
                 os.replace(running, failed)
