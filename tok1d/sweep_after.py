@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from tok1d.card import protocol
 from tok1d.runs import RunError, replacing
 from tok1d.sweep_plan import Cell, Plan, marks
 
@@ -53,13 +54,16 @@ def write_failures(plan: Plan, failed: dict[str, str]) -> None:
 
 
 def results(plan: Plan) -> list[dict[str, Any]]:
-    """A row for each finished run and token count: what sets the runs apart, numbers, card, folder."""
+    """A row for each finished run and token count: what sets the runs apart, numbers, folder, and `card`, the
+    same for numbers that were measured alike.
+    """
     cells = [cell for cell in plan.cells if (cell.run / "done.json").exists()]
     names = varying(plan.cells)
     rows = []
     for cell in cells:
         evaluation = cell.run.evaluation
-        card = hashlib.sha256(json.dumps(evaluation["card"], sort_keys=True).encode()).hexdigest()[:12]
+        shared = json.dumps(protocol(evaluation["card"]), sort_keys=True)
+        card = hashlib.sha256(shared.encode()).hexdigest()[:12]
         for numbers in evaluation["results"]:
             differs = {name: cell.params.get(name) for name in names}
             facts = {"run": cell.name} | differs | numbers | {"card": card, "path": str(cell.run.path)}
