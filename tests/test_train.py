@@ -73,7 +73,7 @@ def assert_same_run(run: Run, other: Run) -> None:
 
 
 def test_interrupted_it_saves_and_continues(finished, tmp_path):
-    """SIGTERM, as a cluster sends it: a checkpoint at that step, the notebook so far, status 75: try again."""
+    """SIGTERM, as a cluster sends it: a checkpoint at that step, the notebook so far, status 75."""
     assert start_and_signal(tmp_path, 30, signal.SIGTERM) == 75
     run = Run(tmp_path / "runs" / "quickstart")
     saved = torch.load(run / "last.ckpt", weights_only=True)["counts"]["step"]
