@@ -28,7 +28,7 @@ GAN = dict(adversarial_weight=0.1, batch_size=4)
 
 SICK = {
     "nan": dict(l2_weight=1e30, log_every=1),
-    "diverging": dict(lr=1, warmup_steps=0),
+    "diverging": dict(quantizer="kl", lr=0.6, warmup_steps=0),
     "dead-parameters": VQ | dict(quantizer_weight=0),
     "collapse": NO_ENTROPY | dict(commitment_weight=20, lr=0.01),
     "mean-image": NO_ENTROPY | FROM_STEP_0 | dict(num_latent_tokens=32),
