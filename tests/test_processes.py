@@ -25,7 +25,7 @@ EVERYTHING = dict(
     toy_images=40, toy_val_images=4, steps=50, batch_size=8, accumulate=2, log_every=1, checkpoint_every=7,
     quantizer="vq", codebook_size=32, entropy_weight=0.01, entropy_decay_steps=40, l1_weight=1.0,
     adversarial_weight=0.1, lecam_weight=0.01, discriminator_start=5, discriminator_ramp=10,
-    optimizer="adamw", lr=2e-4, discriminator_lr=5e-5, warmup_steps=5,
+    optimizer="adamw", lr=1e-4, discriminator_lr=1e-5, warmup_steps=5,
 )  # fmt: skip
 
 
