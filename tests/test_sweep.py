@@ -113,6 +113,7 @@ def test_a_killed_kernel_a_run_that_raises_and_one_over_its_limit(tmp_path):
     assert log.count("lost its kernel") == 1 and log.count("continuing") == 1
 
 
+@pytest.mark.slow
 def test_pool_and_driver_killed_the_same_command_finishes_and_nothing_is_run_twice(tmp_path):
     long = {"steps": 600}
     file = sweep_file(tmp_path, cells=[{"run": "a"}, {"run": "b"} | long, {"run": "c"} | long])

@@ -41,6 +41,7 @@ config = Config(
 """
 
 
+@pytest.mark.slow
 def test_the_same_sweep_under_slurm_goes_on_after_scancel(tmp_path):
     if why := missing():
         assert not CI, why
