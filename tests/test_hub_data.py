@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 from hub import serve
+from loading import load, sentence
 from PIL import Image
 
-from tok1d.config import ConfigError, DataConfig
-from tok1d.data import load_data
+from tok1d.config import ConfigError
 from tok1d.hub_data import parse
-from tok1d.sources import find_sources
 
 datasets = pytest.importorskip("datasets")
 datasets.disable_progress_bars()
@@ -30,18 +29,6 @@ def table(count: int, start: int = 0, **columns) -> "datasets.Dataset":
     for name in columns:
         rows[name], features[name] = rows["photo"], datasets.Image()
     return datasets.Dataset.from_dict(rows, datasets.Features(features))
-
-
-def load(data, tmp_path, **params):
-    config = DataConfig(data=data, val_data="toy-roads", toy_val_images=1, **params)
-    return load_data(config, 16, tmp_path / "cache")[0]
-
-
-def sentence(data, tmp_path) -> str:
-    with pytest.raises(ConfigError) as caught:
-        find_sources(DataConfig(data=data), 16, tmp_path / "cache")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture

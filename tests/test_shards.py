@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loading import load, sentence
 from PIL import Image
 
 from tok1d.config import ConfigError, DataConfig
-from tok1d.data import load_data
 from tok1d.shards import braces
 from tok1d.sources import find_sources
 
@@ -37,18 +37,6 @@ def shards(tmp_path) -> Path:
         for i in range(11):
             writer.write({"__key__": f"{i:04}", "png": encoded(i), "json": {"index": i}, "cls": i % 3})
     return tmp_path / "shards"
-
-
-def load(data, tmp_path, **params):
-    config = DataConfig(data=data, val_data="toy-roads", toy_val_images=1, **params)
-    return load_data(config, 16, tmp_path / "cache")[0]
-
-
-def sentence(data, tmp_path) -> str:
-    with pytest.raises(ConfigError) as caught:
-        find_sources(DataConfig(data=data), 16, tmp_path / "cache")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def add(path: Path, members: dict[str, bytes]) -> Path:

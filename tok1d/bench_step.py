@@ -26,7 +26,7 @@ from accelerate import Accelerator
 
 from tok1d.config import NOTEBOOKS
 from tok1d.data import load_data, to_float
-from tok1d.flops import forward_flops
+from tok1d.flops import PEAKS, forward_flops
 from tok1d.loader import Loader
 from tok1d.params import parse
 from tok1d.speed import tune
@@ -46,7 +46,6 @@ SUITES = {
         for K in (16, 32, 64, 128, 256)
     },
 }
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}  # dense bf16 FLOP/s
 
 
 def main(suite: str, *arguments: str) -> None:

@@ -13,6 +13,8 @@ from tok1d.decoder import Decoder
 from tok1d.encoders import Encoder
 from tok1d.quantizers import build_quantizer
 
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}  # dense bf16 FLOP/s
+
 
 @functools.lru_cache(maxsize=256)
 def forward_flops(config: TokenizerConfig) -> int:

@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import parsl
@@ -74,10 +73,9 @@ def finished(cell: Cell, plan: Plan) -> bool:
 
 
 def prepare(cell: Cell) -> None:
-    """The run's folder with its parameters. Raises `ConfigError` if it holds another run."""
-    params = cell.run / "params.yaml"
-    if not params.exists() or not cell.run.begun:
-        params.unlink(missing_ok=True)
+    """The run's folder with its parameters; those of an earlier plan do not bind a run that has not begun."""
+    if not cell.run.begun:
+        (cell.run / "params.yaml").unlink(missing_ok=True)
     cell.run.write_text("cell.yaml", yaml.safe_dump(cell.params, sort_keys=False, allow_unicode=True))
 
 
@@ -138,11 +136,7 @@ def run_all(plan: Plan, todo: list[Cell], config: Config) -> dict[str, str]:
             while not all(future.done() for future in futures.values()):
                 table.update()
                 time.sleep(1)
-    return {name: str(why) for name, future in futures.items() if (why := reason(future))}
-
-
-def reason(future: Future) -> BaseException | None:
-    return future.exception()
+    return {name: str(why) for name, future in futures.items() if (why := future.exception())}
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from tok1d.config import ConfigError, DataConfig, LossConfig, StartConfig
-from tok1d.flops import forward_flops, vgg_flops
+from tok1d.flops import PEAKS, forward_flops, vgg_flops
 from tok1d.loss_weights import loss_weights
 from tok1d.parents import read_parent
 from tok1d.sources import find_sources
@@ -17,7 +17,6 @@ from tok1d.tokenizer import Tokenizer
 from tok1d.weights import read_weights
 
 PEAK_SHARE = 0.4  # of a GPU's dense bf16 peak that training reaches
-GPUS = {"H100": 989e12, "A100": 312e12}  # dense bf16 FLOP/s
 PROBE = 1e11  # FLOPs of the probe's forward pass, about
 STARTING = 30.0  # seconds that a run takes beside its steps
 
@@ -81,7 +80,7 @@ def estimates(plan: Plan, slots: int) -> list[Estimate]:
     gpus = plan.config.gpus_per_run
     found = [estimate("here", slots, flops, rate)]
     for count in (1, 8):
-        h100 = GPUS["H100"] * PEAK_SHARE * min(gpus, count)
+        h100 = PEAKS["H100"] * PEAK_SHARE * min(gpus, count)
         found.append(estimate(f"{count} H100", max(1, count // gpus), flops, h100))
     return found
 
