@@ -7,30 +7,19 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_run import SMALL, start
 from workbench import ENV, REPO
 
 from tok1d.checkpoints import load_checkpoint, save_checkpoint
-from tok1d.config import NOTEBOOKS, TokenizerConfig, TrainConfig
-from tok1d.data import load_data
-from tok1d.params import parse
+from tok1d.config import TokenizerConfig, TrainConfig
 from tok1d.runs import Run, RunError
 from tok1d.state import State
 from tok1d.tokenizer import Tokenizer
 from tok1d.train import train
 
-SMALL = dict(image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
-
 
 def fresh(**params) -> State:
     return State.new(Tokenizer(TokenizerConfig(**SMALL | params)), TrainConfig(), torch.device("cpu"))
-
-
-def start(outputs, **params):
-    params = SMALL | dict(outputs=str(outputs), toy_images=8, toy_val_images=2, batch_size=2) | params
-    configs = parse(params, *NOTEBOOKS["train"])
-    run = Run.start(*configs)
-    images, _ = load_data(configs[1], 16, run.cache)
-    return run, images, configs[2], configs[3]
 
 
 @pytest.fixture

@@ -7,18 +7,15 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
+from small_run import SMALL, start
 
-from tok1d.config import NOTEBOOKS, TokenizerConfig, TrainConfig
-from tok1d.data import load_data
-from tok1d.params import parse
+from tok1d.config import TokenizerConfig, TrainConfig
 from tok1d.records import code_use, statistics, summarise
-from tok1d.runs import Run, RunError
+from tok1d.runs import RunError
 from tok1d.state import State
 from tok1d.step import train_step
 from tok1d.tokenizer import Reconstruction, Tokenizer
 from tok1d.train import train
-
-SMALL = dict(image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
 
 
 def fresh(**params) -> tuple[State, TrainConfig]:
@@ -63,14 +60,6 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted():
     take(state, [images], config)
     assert state.counts["skipped"] == 1 and state.counts["in_a_row"] == 0
     assert not torch.equal(weight, before[0]["to_codes.weight"])
-
-
-def start(tmp_path, **params):
-    params = SMALL | dict(outputs=str(tmp_path), toy_images=8, toy_val_images=2, batch_size=2) | params
-    configs = parse(params, *NOTEBOOKS["train"])
-    run = Run.start(*configs)
-    images, _ = load_data(configs[1], 16, run.cache)
-    return run, images, configs[2], configs[3]
 
 
 def test_after_too_many_such_steps_it_goes_back_once_then_stops(tmp_path, capsys):
