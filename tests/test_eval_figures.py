@@ -8,7 +8,7 @@ from test_evaluate_runs import FAST, finished_run
 from tok1d import codebook_report, rate_distortion
 from tok1d.config import ConfigError
 from tok1d.evaluate_runs import evaluate_run, evaluation_images
-from tok1d.figures import quality_against_tokens
+from tok1d.figure_quality import quality
 from tok1d.metrics import NUMBERS
 from tok1d.runs import RunError
 from tok1d.tables import lines, table
@@ -39,7 +39,7 @@ def test_only_the_best_settings_are_drawn():
 
 def test_tokens_beside_codecs_of_the_same_images(run):
     images = evaluation_images(run, "", 32)
-    _, drawn = rate_distortion.rate_distortion(run, images, count=12)
+    drawn = rate_distortion.rate_distortion([run], images, count=12)
     tokens = [point for point in drawn if point["line"] == "tokens"]
     for point, row in zip(tokens, run.evaluation["results"], strict=True):
         assert point["bytes"] == row["bits"] / 8 and point["psnr"] == pytest.approx(row["psnr"], rel=1e-5)
@@ -76,13 +76,13 @@ def test_effects_are_of_the_swapped_token_alone(run):
 
 
 def test_quality_is_drawn_with_its_interval_or_refused_by_name(run):
-    _, drawn = quality_against_tokens([run], "code_perplexity")
+    drawn = quality([run], "code_perplexity")
     rows = run.evaluation["results"]
     assert [row["code_perplexity_interval"] for row in drawn] == [r["code_perplexity_interval"] for r in rows]
     with pytest.raises(
         RunError, match=r"was not evaluated for kid: type 'tok1d evaluate .* metrics=psnr,ssim,kid'"
     ):
-        quality_against_tokens([run], "kid")
+        quality([run], "kid")
 
 
 def test_tables_print_an_interval_after_its_number():

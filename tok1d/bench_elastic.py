@@ -27,7 +27,9 @@ from tqdm import tqdm
 
 from tok1d.config import NOTEBOOKS, ConfigError, TokenizerConfig, TrainConfig
 from tok1d.data import Images, load_data, to_float
-from tok1d.figures import COLOURS, STYLE, save, tokens
+from tok1d.figure_images import tokens
+from tok1d.figure_style import COLOURS, STYLE
+from tok1d.figures import save
 from tok1d.optimizers import build_optimizers, set_learning_rate
 from tok1d.params import parse
 from tok1d.tokenizer import Tokenizer

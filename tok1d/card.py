@@ -7,10 +7,13 @@ silently. So every number has a card, and numbers whose cards differ are refused
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from tok1d.metrics import asked_as
 
 if TYPE_CHECKING:
     from tok1d.runs import Run
@@ -41,21 +44,31 @@ def protocol(card: dict[str, Any], metric: str = "") -> dict[str, Any]:
     """What a comparison must share, flat: {"images": 400, …, "metrics.rfid.weights_sha256": …}."""
     found = {name: value for name, value in card.items() if name not in (*IDENTIFIES, "metrics")}
     for name, facts in card.get("metrics", {}).items():
-        if metric in ("", name):
+        if not metric or name in (metric, asked_as(metric)):
             found |= {f"metrics.{name}.{fact}": value for fact, value in facts.items()}
     return found
 
 
+def card_id(facts: dict[str, Any]) -> str:
+    """Twelve letters that are the same for numbers that were measured alike: of what `protocol` gives."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def same_card(runs: list[Run], metric: str = "") -> None:
-    """Raises `RunError`, naming the first difference, unless all runs were measured alike (in `metric`)."""
+    """Raises `RunError` unless all runs were measured alike (in `metric`), naming one that was not measured
+    as most were, and the first difference.
+    """
     from tok1d.runs import RunError
 
     cards = [run.evaluation["card"] for run in runs]
+    kinds = [card_id(protocol(card, metric)) for card in cards]
+    usual = kinds.index(max(kinds, key=kinds.count))
     for run, card in zip(runs, cards, strict=True):
-        for name, (first, own) in differences(cards[0], card, metric).items():
+        for name, (most, own) in differences(cards[usual], card, metric).items():
+            one = runs[usual].path
             raise RunError(
-                f"{run.path} was evaluated with {name}={own}, {runs[0].path} with {first}: evaluate both "
-                f"alike with 'tok1d evaluate {runs[0].path} {run.path} --data DATA', or compare other runs"
+                f"{run.path} was evaluated with {name}={own}, {one} with {most}: evaluate both alike with "
+                f"'tok1d evaluate {one} {run.path} --data DATA', or compare other runs"
             )
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tok1d.config import ConfigError
 from tok1d.data import Images, to_float
-from tok1d.figures import COLOURS, COLUMN, STYLE, channels_last
+from tok1d.figure_images import channels_last
+from tok1d.figure_style import COLOURS, COLUMN, STYLE
 from tok1d.quantizers import NO_IDS
 from tok1d.runs import Run
 from tok1d.tokenizer import Tokenizer

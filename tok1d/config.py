@@ -100,11 +100,19 @@ class CompareConfig(Config):
     )
 
 
+class FiguresConfig(CompareConfig):
+    """What the figures notebook draws."""
+
+    num_tokens: Int = Field(
+        0, ge=0, description="token count at which kinds of runs are compared; 0: 64, or what most have"
+    )
+
+
 NOTEBOOKS: dict[str, tuple[type[Config], ...]] = {
     "train": (RunConfig, DataConfig, TokenizerConfig, TrainConfig, EvalConfig),
     "reconstruct": (RunConfig, EvalConfig),
     "ablation": (RunConfig, CompareConfig),
-    "figures": (RunConfig, CompareConfig),
+    "figures": (RunConfig, FiguresConfig),
 }
 
 

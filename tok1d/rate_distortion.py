@@ -17,64 +17,94 @@ from matplotlib.figure import Figure
 from PIL import Image, features
 from torch import Tensor
 
+from tok1d.card import card_id, protocol, same_card
 from tok1d.data import Images, to_float
 from tok1d.eval_table import read_table
-from tok1d.figures import COLOURS, COLUMN, STYLE
+from tok1d.evaluate_runs import evaluation_images
+from tok1d.figure_style import COLUMN, STYLE, End, label_ends, look
 from tok1d.image_metrics import psnr
 from tok1d.runs import Run
+from tok1d.series import counts_of, series_of
 
 CODECS = {
     "JPEG": {"format": "JPEG", "optimize": True},
     "WebP": {"format": "WEBP", "method": 4},
     "AVIF": {"format": "AVIF", "speed": 8},
 }
+PILLOW = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}  # what it calls them; AVIF is in recent ones only
+GREYS = {"JPEG": "#888888", "WebP": "#666666", "AVIF": "#333333"}
+DASHES = {"JPEG": ":", "WebP": "--", "AVIF": "-"}
 QUALITIES = (1, 5, 15, 30, 50, 70, 90)
 SHRINKS = (8, 4, 2, 1)
+Drawn = list[dict[str, Any]]
 SMALLEST = 8  # pixels; no codec is asked for a smaller image
 
 
-def rate_distortion(run: Run, images: Images, count: int = 24) -> tuple[Figure, list[dict[str, Any]]]:
-    """PSNR against bytes an image: a run's token counts, and each codec's best settings.
-
-    `images` are those of the run's evaluation; `count` of them, spread evenly, are measured. A line starts at
-    the smallest files that its codec can make. Returns what is drawn, with `equal_bytes` for each token
-    count: the PSNR of each codec at as many bytes, None where it has no file as small.
+def of_runs(runs: list[Run]) -> Drawn:
+    """`rate_distortion` of the series with most token counts, three at most. Raises `ConfigError` if their
+    images are not on this machine.
     """
-    measured = min(run.evaluation["card"]["images"], len(images))
+    series = sorted(series_of(runs), key=lambda each: -len(counts_of(each.runs)))[:3]
+    few = [run for run in runs if any(run in members for _, members in series)]
+    size, data = few[0].params["image_size"], few[0].evaluation.get("data", "")
+    return rate_distortion(few, evaluation_images(few[0], data, size))
+
+
+def rate_distortion(runs: list[Run], images: Images, count: int = 24) -> Drawn:
+    """PSNR against bytes an image: the runs' token counts, and each codec's best settings.
+
+    `images` are those of the runs' evaluations; `count` of them, spread evenly, are measured. A line starts
+    at the smallest files that its codec can make. A point of tokens has `equal_bytes`: the PSNR of each codec
+    at as many bytes, None where it has no file as small. Raises `RunError` if cards differ.
+    """
+    same_card(runs, "psnr")
+    card = protocol(runs[0].evaluation["card"], "psnr")
+    measured = min(card["images"], len(images))
     chosen = np.unique(np.linspace(0, measured - 1, min(count, measured)).round().astype(int)).tolist()
-    lines = {"tokens": tokens_of(run, chosen)}
     originals = images.centre(chosen)
-    for name in CODECS:
-        if features.check({"JPEG": "jpg"}.get(name, name.lower())):  # AVIF is in recent Pillows only
-            lines[name] = envelope(codec_points(originals, name))
-    for point in lines["tokens"]:
-        point["equal_bytes"] = {n: at(points, point["bytes"]) for n, points in lines.items() if n != "tokens"}
+    codecs = {
+        name: envelope(codec_points(originals, name)) for name in CODECS if features.check(PILLOW[name])
+    }
+    drawn = []
+    for label, members in series_of(runs):
+        for run in members:
+            for point in tokens_of(run, chosen):
+                equal = {name: at(points, point["bytes"]) for name, points in codecs.items()}
+                where = {"series": label, "line": "tokens", "run": str(run.path)}
+                drawn.append(where | {"card": card_id(card)} | point | {"equal_bytes": equal})
+    where = {"images": len(chosen), "card": card_id(card)}
+    return drawn + [{"series": n, "line": n} | where | p for n, points in codecs.items() for p in points]
+
+
+def draw_rate_distortion(drawn: Drawn) -> Figure:
+    ends = []
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
         axis = figure.subplots()
-        for (name, points), colour in zip(lines.items(), COLOURS, strict=False):
-            label = run.name if name == "tokens" else name
-            x, y = [p["bytes"] for p in points], [p["psnr"] for p in points]
-            axis.plot(x, y, "o-" if name == "tokens" else "-", color=colour, markersize=3.5, label=label)
+        for i, label in enumerate(dict.fromkeys(d["series"] for d in drawn)):
+            points = sorted((d["bytes"], d["psnr"]) for d in drawn if d["series"] == label)
+            ours = any(d["line"] == "tokens" for d in drawn if d["series"] == label)
+            x, y = zip(*points, strict=True)
+            style = look(i) if ours else {"color": GREYS[label], "linestyle": DASHES[label]}
+            axis.plot(x, y, **style)
+            ends.append(End(label, x[-1], y[-1], style["color"]))
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_xlabel("bytes per image")
         axis.set_ylabel("PSNR (dB)")
-        axis.legend()
-    return figure, [
-        {"run": str(run.path), "line": n} | point for n, points in lines.items() for point in points
-    ]
+        label_ends(axis, ends, inside=0.6)
+    return figure
 
 
 def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
     """Mean bytes and PSNR of these images at each token count of the run's evaluation."""
-    points = []
-    for row in run.evaluation["results"]:
-        rows = read_table(run / "eval.parquet", row["num_tokens"], ["psnr"])
-        own = rows[rows["image"].isin(chosen)]
-        points.append(
-            {"num_tokens": row["num_tokens"], "bytes": row["bits"] / 8, "psnr": float(own["psnr"].mean())}
-        )
+    evaluation, points = run.evaluation, []
+    for row in evaluation["results"]:
+        quality = row.get("psnr")
+        if len(chosen) < evaluation["card"]["images"] or quality is None:
+            rows = read_table(run / "eval.parquet", row["num_tokens"], ["psnr"])
+            quality = float(rows[rows["image"].isin(chosen)]["psnr"].mean())
+        points.append({"num_tokens": row["num_tokens"], "bytes": row["bits"] / 8, "psnr": quality})
     return points
 
 

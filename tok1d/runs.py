@@ -148,7 +148,14 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        path = self / "metrics.jsonl"
+        return self._records("metrics.jsonl")
+
+    @property
+    def timings(self) -> list[dict[str, float]]:
+        return self._records("timings.jsonl")
+
+    def _records(self, name: str) -> list[dict[str, float]]:
+        path = self / name
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def _read(self, name: str) -> str:

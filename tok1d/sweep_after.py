@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tok1d.card import protocol
+from tok1d.card import card_id, protocol
 from tok1d.runs import RunError, replacing
 from tok1d.sweep_plan import Cell, Plan, marks
 
@@ -62,8 +61,7 @@ def results(plan: Plan) -> list[dict[str, Any]]:
     rows = []
     for cell in cells:
         evaluation = cell.run.evaluation
-        shared = json.dumps(protocol(evaluation["card"]), sort_keys=True)
-        card = hashlib.sha256(shared.encode()).hexdigest()[:12]
+        card = card_id(protocol(evaluation["card"]))
         for numbers in evaluation["results"]:
             differs = {name: cell.params.get(name) for name in names}
             facts = {"run": cell.name} | differs | numbers | {"card": card, "path": str(cell.run.path)}

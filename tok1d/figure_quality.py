@@ -1,0 +1,158 @@
+"""Numbers of an evaluation against the token count: quality, codes in use, elastic beside fixed ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tok1d.card import card_id, protocol, same_card
+from tok1d.figure_style import COLUMN, STYLE, End, label_ends, look, token_axis
+from tok1d.metrics import NUMBERS, asked_as
+from tok1d.runs import Run, RunError
+from tok1d.seed_numbers import SEED_RFID
+from tok1d.series import series_of, told_apart
+
+Drawn = list[dict[str, Any]]
+ASIDE = 0.08  # of an octave between the marks of two lines at one token count
+
+
+def quality(runs: list[Run], metric: str = "psnr") -> Drawn:
+    """A number of each run at each token count, with its interval. Raises `RunError` when the runs were not
+    measured alike, or one has no such number.
+    """
+    same_card(runs, metric)
+    drawn = []
+    for label, members in series_of(runs):
+        for run in members:
+            card = card_id(protocol(run.evaluation["card"], metric))
+            keys = ("num_tokens", metric, f"{metric}_interval")
+            for row in rows_with(run, metric):
+                where = {"series": label, "run": str(run.path), "card": card}
+                drawn.append(where | {key: row[key] for key in keys if key in row})
+    return drawn
+
+
+def rows_with(run: Run, metric: str) -> list[dict[str, Any]]:
+    """A run's results that have a number. Raises `RunError` if none does."""
+    rows = [row for row in run.evaluation["results"] if metric in row]
+    if not rows:
+        raise RunError(
+            f"{run.path} was not evaluated for {metric}: "
+            f"type 'tok1d evaluate {run.path} -p metrics=psnr,ssim,{asked_as(metric)}'"
+        )
+    return rows
+
+
+def draw_quality(drawn: Drawn, metric: str = "psnr") -> Figure:
+    """One line a series through the means of its seeds, each seed a dot, the interval a bar; for rFID also
+    what the work that this project starts from published, as hollow marks.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+        axis = figure.subplots()
+        draw_lines(axis, drawn, metric)
+    return figure
+
+
+def draw_lines(axis: Axes, drawn: Drawn, metric: str, published: bool = True) -> None:
+    scale, ends, labels = NUMBERS[metric].scale, [], list(dict.fromkeys(d["series"] for d in drawn))
+    marks = SEED_RFID if metric == "rfid" and published else {}
+    for i, label in enumerate(labels):
+        style, aside = look(i), 2 ** (ASIDE * (i - (len(labels) - 1) / 2))
+        points = at_counts([d for d in drawn if d["series"] == label], metric)
+        x = [aside * p["num_tokens"] for p in points]
+        means = [scale * p["mean"] for p in points]
+        axis.plot(x, means, "-", **style)
+        for at, p in zip(x, points, strict=True):
+            if len(p["seeds"]) > 1:
+                seeds = scale * np.array(p["seeds"])
+                axis.plot([at] * len(seeds), seeds, "o", color=style["color"], markersize=2, alpha=0.5)
+        axis.vlines(x, *scale * np.array([p["interval"] for p in points]).T, color=style["color"], alpha=0.5)
+        if label in marks:
+            axis.plot(*zip(*marks[label].items(), strict=True), **style | {"mfc": "none", "ls": "none"})
+        ends.append(End(label, x[-1], means[-1], style["color"]))
+    used = [label for label in labels if label in marks]
+    token_axis(axis, sorted({d["num_tokens"] for d in drawn} | {c for label in used for c in marks[label]}))
+    axis.set_ylabel(f"{NUMBERS[metric].label} {'↑' if NUMBERS[metric].bad == 'low' else '↓'}")
+    if len(labels) > 1:
+        label_ends(axis, ends)
+
+
+def at_counts(drawn: Drawn, metric: str) -> list[dict[str, Any]]:
+    """Of one series at each token count: the mean over seeds, each seed, and the mean of their intervals.
+
+    Seeds are measured on the same images, so their mean is no more certain than each of them is.
+    """
+    found = []
+    for count in sorted({d["num_tokens"] for d in drawn}):
+        here = [d for d in drawn if d["num_tokens"] == count]
+        ends = [d.get(f"{metric}_interval", (d[metric], d[metric])) for d in here]
+        values = [d[metric] for d in here]
+        found.append({
+            "num_tokens": count, "mean": float(np.mean(values)), "seeds": values,
+            "interval": np.mean(ends, axis=0).tolist(),
+        })  # fmt: skip
+    return found
+
+
+# ---- codes in use ----
+
+
+def codes(runs: list[Run]) -> Drawn:
+    """The share of the codebook in use and the perplexity, of each run that has codes."""
+    same_card(runs, "code_perplexity")
+    drawn = []
+    for label, members in series_of(runs):
+        for run in members:
+            card = card_id(protocol(run.evaluation["card"], "code_perplexity"))
+            keys = ("num_tokens", "code_usage", "code_perplexity", "code_perplexity_interval")
+            for row in run.evaluation["results"]:
+                if "code_perplexity" in row:
+                    where = {"series": label, "run": str(run.path), "card": card}
+                    drawn.append(where | {key: row[key] for key in keys if key in row})
+    return drawn
+
+
+def draw_codes(drawn: Drawn) -> Figure:
+    """Left the share of the codebook that the images' tokens touch, right how many codes do the work."""
+    shares = [{**d, "code_usage": 100 * d["code_usage"]} for d in drawn]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2 * COLUMN, 2.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        draw_lines(right, drawn, "code_perplexity")
+        right.set_ylabel("effective codes (perplexity)")
+        draw_lines(left, shares, "code_usage")
+        left.set_ylabel("codebook in use (%)")
+        for axis in (left, right):
+            axis.set_ylim(bottom=0)
+        for text in list(left.texts):  # the names stand once, at the right
+            text.remove()
+    return figure
+
+
+# ---- elastic beside fixed ----
+
+
+def elastic(runs: list[Run], metric: str = "psnr") -> Drawn:
+    """A number of runs that are elastic, and of fixed ones of the same counts. Raises `RunError`; empty if
+    there are not both kinds.
+    """
+    kind = {str(run.path): "elastic" if run.params["elastic"] else "fixed" for run in runs}
+    if len(set(kind.values())) < 2:
+        return []
+    names = {str(run.path): told_apart(run.params)["encoder"] for run in runs}
+    several = len(set(names.values())) > 1
+    drawn = []
+    for row in quality(runs, metric):
+        of = kind[row["run"]]
+        drawn.append(row | {"kind": of, "series": f"{names[row['run']]}, {of}" if several else of})
+    return drawn
+
+
+def draw_elastic(drawn: Drawn, metric: str = "psnr") -> Figure:
+    """One elastic tokenizer at all its counts beside a tokenizer of its own for each."""
+    return draw_quality(drawn, metric)

@@ -1,0 +1,95 @@
+"""How every figure looks: widths of a paper's column, colours and marks for any eyes, labels at the lines."""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+from IPython.display import Image as Picture
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe-Ito: told apart by people with any kind of colour vision, and in print
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+COLUMN, PAGE = 3.4, 7.0  # inches, the width of one column of a two-column paper, and of both
+STYLE = {
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7,
+    "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.4,
+    "lines.markersize": 3.5, "figure.dpi": 200, "savefig.dpi": 300, "pdf.fonttype": 42,
+    "legend.frameon": False,
+}  # fmt: skip
+FONT = 7  # points, of labels inside a figure
+
+
+def look(i: int) -> dict[str, str]:
+    """Colour and mark of the i-th line; no two of the first 49 are alike."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[(i + i // len(COLOURS)) % len(MARKS)]}
+
+
+class End(NamedTuple):
+    """The last point of a line, in data coordinates, and what to write there."""
+
+    text: str
+    x: float
+    y: float
+    colour: str
+
+
+def label_ends(axis: Axes, ends: list[End], inside: float = 0.0) -> None:
+    """Write each line's name to the right of the axes in its colour, none upon another, with a thin line to
+    its end; next to the end itself where that is in the left share `inside` of the axes. To be called last:
+    limits of the axes are final then.
+    """
+    axis.autoscale_view()
+    axis.autoscale(False)
+    figure = axis.get_figure()
+    figure.draw_without_rendering()
+    gap = 1.25 * FONT / 72 / (axis.get_position().height * figure.get_figheight())  # of the axes' height
+    wanted = axis.transAxes.inverted().transform(axis.transData.transform([(e.x, e.y) for e in ends]))
+    early = wanted[:, 0] < inside
+    places = np.empty(len(ends))
+    for column in (early, ~early):
+        places[column] = spread(wanted[column, 1], gap)
+    for end, at, (x, _) in zip(ends, places, wanted, strict=True):
+        beside = x + 0.05 if x < inside else 1.05
+        leader = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.5, "alpha": 0.7, "shrinkA": 1}
+        axis.annotate(
+            end.text, (end.x, end.y), (beside, at), xycoords="data",
+            textcoords="axes fraction", color=end.colour, fontsize=FONT, va="center",
+            arrowprops=leader | {"shrinkB": 2}, annotation_clip=False,
+        )  # fmt: skip
+
+
+def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
+    """Places near the wanted ones, at least `gap` apart: neighbours that are too close move as one block."""
+    blocks: list[list[float]] = []  # [middle, number of places]
+    for y in np.sort(wanted):
+        blocks.append([y, 1])
+        while len(blocks) > 1 and blocks[-1][0] - blocks[-2][0] < gap * (blocks[-1][1] + blocks[-2][1]) / 2:
+            (b, m), (a, n) = blocks.pop(), blocks.pop()
+            blocks.append([(a * n + b * m) / (n + m), n + m])
+    places = [middle + gap * (i - (n - 1) / 2) for middle, n in blocks for i in range(n)]
+    found = np.empty(len(wanted))
+    found[np.argsort(wanted, kind="stable")] = places
+    return found
+
+
+def token_axis(axis: Axes, counts: list[int]) -> None:
+    """Token counts along x, doubling; every count that was measured has its tick."""
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(counts, map(str, counts))
+    axis.minorticks_off()
+    axis.set_xlabel("tokens per image")
+    if len(counts) == 1:
+        axis.set_xlim(counts[0] / 2, counts[0] * 2)
+
+
+def show(figure: Figure) -> None:
+    """Display a figure in a notebook, sharp and at its own size."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200)
+    display(Picture(buffer.getvalue(), width=round(figure.get_figwidth() * 110)))

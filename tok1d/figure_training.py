@@ -1,0 +1,104 @@
+"""Quality against the time that training took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from tok1d.card import card_id
+from tok1d.figure_images import tokens
+from tok1d.figure_style import COLUMN, STYLE, End, label_ends, look
+from tok1d.runs import Run, RunError
+from tok1d.series import series_of, shared_count
+
+Drawn = list[dict[str, Any]]
+POINTS = 60  # of a curve; each is the mean of the records around it
+UNITS = (("hours", 3600, 5400), ("minutes", 60, 120), ("seconds", 1, 0))  # name, seconds, from how many on
+
+
+def training(runs: list[Run], num_tokens: int = 0) -> Drawn:
+    """PSNR of training batches with all tokens, and the seconds of training until then, of each run of one
+    token count. Raises `RunError` when runs were trained on other images, or other sizes of them.
+    """
+    drawn = []
+    for label, run in chosen(runs, num_tokens):
+        drawn += [
+            {"series": label, "run": str(run.path), "card": card_id(card_of(run))} | p for p in curve(run)
+        ]
+    cards = {d["card"]: d["run"] for d in drawn}
+    if len(cards) > 1:
+        one, other = list(cards.values())[:2]
+        raise RunError(
+            f"{other} was trained on other images than {one}, or on batches of another size: "
+            f"their training batches cannot be compared, type runs=NAME,NAME for some that can"
+        )
+    return drawn
+
+
+def chosen(runs: list[Run], num_tokens: int) -> list[tuple[str, Run]]:
+    """The runs that are drawn, and their lines' names."""
+    series = series_of(runs)
+    if len(series) == 1:
+        label, members = series[0]
+        several = len({largest(run) for run in members}) > 1
+        return [(tokens(largest(run)) if several else label, run) for run in members]
+    count = shared_count(series, num_tokens)
+    found = []
+    for label, members in series:
+        at = [run for run in members if largest(run) == count]
+        found += [(label, run) for run in at]
+        found += [(f"{label}, {tokens(largest(run))}", run) for run in members if not at]
+    return found
+
+
+def largest(run: Run) -> int:
+    return max(record["num_tokens"] for record in run.metrics)
+
+
+def card_of(run: Run) -> dict[str, Any]:
+    """What the curves of two runs must share."""
+    params = run.params
+    facts = {"measured": "training batches, random crops", "pixels": run.manifest["data"]["train"]}
+    return facts | {"image_size": params["image_size"], "batch_size": params["batch_size"]}
+
+
+def curve(run: Run) -> list[dict[str, float]]:
+    """`step`, `seconds` of training and `psnr` (dB), means over stretches of the records with all tokens."""
+    most, batch = largest(run), run.params["batch_size"]
+    speeds = {t["step"]: t["images_per_second"] for t in run.timings}
+    seconds, before, points = 0.0, 0, []
+    for record in run.metrics:
+        step = record["step"]
+        if step in speeds:
+            seconds += (step - before) * batch / speeds[step]
+        before = step
+        if record["num_tokens"] == most:
+            points.append((step, seconds, record["psnr"]))
+    parts = np.array_split(np.array(points), min(POINTS, len(points)))
+    return [dict(zip(("step", "seconds", "psnr"), map(float, part.mean(0)), strict=True)) for part in parts]
+
+
+def draw_training(drawn: Drawn) -> Figure:
+    """One line a run, its seeds in one colour."""
+    labels = list(dict.fromkeys(d["series"] for d in drawn))
+    longest = max(d["seconds"] for d in drawn)
+    unit, size = next((name, size) for name, size, least in UNITS if longest >= least)
+    ends = []
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+        axis = figure.subplots()
+        for i, label in enumerate(labels):
+            colour = look(i)["color"]
+            for run in dict.fromkeys(d["run"] for d in drawn if d["series"] == label):
+                points = [d for d in drawn if (d["series"], d["run"]) == (label, run)]
+                x, y = [p["seconds"] / size for p in points], [p["psnr"] for p in points]
+                axis.plot(x, y, color=colour, linewidth=1, alpha=0.9)
+            ends.append(End(label, x[-1], y[-1], colour))
+        axis.set_xlabel(f"{unit} of training")
+        axis.set_ylabel("PSNR of training batches (dB)")
+        if len(labels) > 1:
+            label_ends(axis, ends)
+    return figure

@@ -1,0 +1,97 @@
+"""Which runs make one line of a figure, and its name: those that differ in token count and seed alone.
+
+A line is called by what sets it apart from the others: its encoder's initialisation, and parameters that are
+not as in most runs. If no two runs belong together, each goes by its own name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from typing import Any, NamedTuple
+
+from tok1d.runs import FREE_TO_CHANGE, NOT_BEGUN, Run, RunError
+
+ENCODERS = {
+    "random": "random", "mae": "MAE", "clip": "CLIP", "dino": "DINO", "dinov2": "DINOv2",
+    "dinov2_reg": "DINOv2 reg", "dinov3": "DINOv3", "siglip2": "SigLIP 2",
+    "depth_anything_v2": "Depth Anything v2",
+}  # fmt: skip
+WITHIN = {"num_latent_tokens", "seed", *FREE_TO_CHANGE, *NOT_BEGUN}  # what may differ within a line
+MOST = 2  # parameters that a name tells; with more, the runs' own names say it better
+
+
+class Series(NamedTuple):
+    label: str
+    runs: list[Run]
+
+
+def series_of(runs: list[Run]) -> list[Series]:
+    """The lines of these runs, in the order in which their first runs come."""
+    groups: dict[str, list[Run]] = {}
+    apart = {}
+    for run in runs:
+        params = told_apart(run.params)
+        key = str(sorted(params.items()))
+        apart.setdefault(key, params)
+        groups.setdefault(key, []).append(run)
+    if len(groups) == len(runs):
+        return [Series(run.name, [run]) for run in runs]
+    usual = commonest(told_apart(run.params) for run in runs)
+    labels = [label(apart[key], usual, groups[key], len(groups) > 1) for key in groups]
+    for i, key in enumerate(groups):
+        if labels.count(labels[i]) > 1:
+            labels[i] = stem(groups[key])
+    return [Series(name, group) for name, group in zip(labels, groups.values(), strict=True)]
+
+
+def told_apart(params: dict[str, Any]) -> dict[str, str]:
+    """A run's parameters as far as they make it another line; the encoder's in one."""
+    found = {k: str(v) for k, v in params.items() if k not in WITHIN}
+    init, like = found.pop("encoder_init", "random"), found.pop("random_like", "")
+    name = ENCODERS.get(init, init.removeprefix("timm:"))
+    return {"encoder": f"{name}, like {ENCODERS.get(like, like)}" if like else name} | found
+
+
+def commonest(params: Any) -> dict[str, str]:
+    counts: dict[str, Counter] = {}
+    for each in params:
+        for name, value in each.items():
+            counts.setdefault(name, Counter())[value] += 1
+    return {name: found.most_common(1)[0][0] for name, found in counts.items()}
+
+
+def label(params: dict[str, str], usual: dict[str, str], runs: list[Run], several: bool) -> str:
+    odd = [name for name, value in params.items() if name != "encoder" and value != usual.get(name)]
+    if len(odd) > MOST or not several:
+        return stem(runs) if several else params["encoder"]
+    words = {"elastic": {"True": "elastic", "False": "fixed"}}
+    said = [words.get(name, {}).get(params[name], f"{name.replace('_', ' ')} {params[name]}") for name in odd]
+    return ", ".join([params["encoder"], *said])
+
+
+def stem(runs: list[Run]) -> str:
+    """`mae-big-s0`, `mae-big-s1` -> `mae-big`."""
+    names = zip(*(run.name for run in runs), strict=False)
+    name = "".join(letters[0] for letters in itertools.takewhile(lambda x: len(set(x)) == 1, names))
+    return re.sub(r"[-_]+(s\d*|\d+)?$", "", name) or runs[0].name
+
+
+def counts_of(runs: list[Run]) -> list[int]:
+    """The token counts that these runs were evaluated at."""
+    return sorted({row["num_tokens"] for run in runs for row in run.evaluation["results"]})
+
+
+def shared_count(series: list[Series], wanted: int = 0) -> int:
+    """The token count at which series are compared: `wanted`, or 64 if all have it, or the largest that most
+    have. Raises `RunError` if none has the wanted one.
+    """
+    have = Counter(count for each in series for count in counts_of(each.runs))
+    if wanted:
+        if wanted not in have:
+            known = ", ".join(map(str, sorted(have)))
+            raise RunError(f"no run was evaluated at {wanted} tokens: type num_tokens=0, or one of {known}")
+        return wanted
+    most = max(have.values())
+    return 64 if have[64] == most else max(count for count, times in have.items() if times == most)
