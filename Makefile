@@ -1,6 +1,7 @@
 # make demo   train on the built-in toy roads, reconstruct, ablate, draw: outputs/demo/report.html
 # make test   format, lint, unit tests, every notebook, the report in a browser
 # make lab    JupyterLab          make lint   format and lint only          make bench   speed and memory
+# make figures   draw every figure again: of all sweeps in outputs/, and the published ones
 # Each sets up .venv first, with the pinned requirements.txt; needs Python 3.11 or newer.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export MPLBACKEND := Agg
 DEMO := -f params/demo.yaml
 
-.PHONY: demo test test-slow lab lint bench env clean
+.PHONY: demo figures test test-slow lab lint bench env clean
 env: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -38,6 +39,9 @@ demo: env
 	@tok1d report outputs/demo
 	@echo "figures: outputs/demo/figures/    runs: outputs/demo/elastic-64/ outputs/demo/fixed-16/"
 	@echo "open outputs/demo/report.html"
+
+figures: env
+	@tok1d figures outputs
 
 test: lint
 	@echo "== tests: units, notebooks through the runner, report and JupyterLab in Chromium if there is one"

@@ -85,6 +85,20 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("folder", type=Path, help="such as outputs/toy")
     watch.set_defaults(function=_watch)
 
+    figures = commands.add_parser(
+        "figures", help="draw all figures again: of every sweep below a folder, and the published ones"
+    )
+    figures.add_argument("folder", type=Path, nargs="?", default=Path("outputs"), help="default: outputs")
+    _take_params(figures)
+    figures.set_defaults(function=_figures)
+
+    publish = commands.add_parser(
+        "publish", help="copy a sweep's numbers and figures to outputs/published, and into README's table"
+    )
+    publish.add_argument("sweep", type=Path, help="such as outputs/toy")
+    publish.add_argument("--title", required=True, help="what the table calls it")
+    publish.set_defaults(function=_publish)
+
     params = commands.add_parser("params", help="describe every parameter of a notebook")
     params.add_argument("notebook", choices=sorted(NOTEBOOKS))
     params.set_defaults(function=_params)
@@ -218,6 +232,19 @@ def _watch(args: argparse.Namespace) -> None:
     from tok1d.sweep_table import watch
 
     watch(args.folder)
+
+
+def _figures(args: argparse.Namespace) -> int:
+    from tok1d.redraw import redraw_all
+
+    return redraw_all(args.folder, _params_of(args))
+
+
+def _publish(args: argparse.Namespace) -> None:
+    from tok1d.publish import publish, renew
+
+    print(f"published: {publish(args.sweep, args.title)}")
+    renew()
 
 
 def _params(args: argparse.Namespace) -> None:

@@ -20,6 +20,11 @@ from tok1d.figure_style import PAGE, STYLE, show
 from tok1d.runs import Run, RunError, replacing
 from tok1d.series import counts_of, series_of, shared_count
 
+
+class NoImages(RunError):
+    """A run without the reconstructions that a figure shows; figures of numbers can do without."""
+
+
 Drawn = list[dict[str, Any]]
 ORIGINAL = "original"
 WIDTH = 13  # letters of a row's label
@@ -145,10 +150,10 @@ def save_images(folder: Path, originals: Tensor, rows: dict[int, Tensor]) -> Non
 
 
 def shown_counts(run: Run) -> list[int]:
-    """The token counts that `reconstruct.ipynb` left images of. Raises `RunError` if there are none."""
+    """The token counts that `reconstruct.ipynb` left images of. Raises `NoImages`."""
     counts = sorted(int(file.name.split("_")[0]) for file in (run / "recon").glob("*_tokens_0.png"))
     if not counts:
-        raise RunError(
+        raise NoImages(
             f"{run.path} has no reconstructions: "
             f"make them with 'tok1d run notebooks/reconstruct.ipynb -p run={run.name}'"
         )
@@ -160,11 +165,11 @@ def originals_of(run: Run) -> np.ndarray:
 
 
 def read_row(run: Run, label: str) -> np.ndarray:
-    """uint8 [M, H, W, 3]. Raises `RunError` if the run has no such images."""
+    """uint8 [M, H, W, 3]. Raises `NoImages`."""
     files = sorted((run / "recon").glob(f"{label}_*.png"), key=lambda file: int(file.stem.split("_")[-1]))
     if not files:
         sweep = f"-p sweep={run.path.parent.name} -p run={run.name}"
-        raise RunError(
+        raise NoImages(
             f"{run.path} has no images of {label.replace('_', ' ')}: "
             f"make them with 'tok1d run notebooks/reconstruct.ipynb {sweep}'"
         )

@@ -88,7 +88,7 @@ def draw(name: str, runs: list[Run], folder: str | Path, **options: Any) -> None
     kind = FIGURES[name]
     try:
         drawn = kind.collect(runs, **{k: options[k] for k in (*kind.options, *kind.chooses) if k in options})
-    except ConfigError as error:  # its images are elsewhere
+    except (ConfigError, figure_images.NoImages) as error:  # its images are elsewhere, or not made
         print(f"{name} is not drawn: {error}")
         return
     if not drawn:

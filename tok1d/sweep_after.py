@@ -11,6 +11,7 @@ import pandas as pd
 
 from tok1d.card import card_id, protocol
 from tok1d.runs import RunError, replacing
+from tok1d.series import series_of
 from tok1d.sweep_plan import Cell, Plan, marks
 
 LAST_LINES = 5  # of a failed run's log
@@ -53,18 +54,24 @@ def write_failures(plan: Plan, failed: dict[str, str]) -> None:
 
 
 def results(plan: Plan) -> list[dict[str, Any]]:
-    """A row for each finished run and token count: what sets the runs apart, numbers, folder, and `card`, the
-    same for numbers that were measured alike.
+    """A row for each finished run and token count: its line in figures, what sets it apart, numbers, folder,
+    and `card`, the same for numbers that were measured alike.
     """
     cells = [cell for cell in plan.cells if (cell.run / "done.json").exists()]
     names = varying(plan.cells)
+    lines = {run.name: label for label, members in series_of([c.run for c in cells]) for run in members}
     rows = []
     for cell in cells:
         evaluation = cell.run.evaluation
         card = card_id(protocol(evaluation["card"]))
         for numbers in evaluation["results"]:
             differs = {name: cell.params.get(name) for name in names}
-            facts = {"run": cell.name} | differs | numbers | {"card": card, "path": str(cell.run.path)}
+            facts = (
+                {"run": cell.name, "series": lines[cell.name]}
+                | differs
+                | numbers
+                | {"card": card, "path": str(cell.run.path)}
+            )
             rows.append({name: flat(value) for name, value in facts.items()})
     return rows
 

@@ -1,0 +1,106 @@
+"""Published results: small files in git, from which the table of results in the README is made.
+
+    tok1d publish outputs/dashcam --title "Dashcam frames"    # copies a sweep's results, and renews the table
+
+In `outputs/published/<sweep>/`: results.csv, about.json, and the figures, each with the JSON that names the
+run and the card of every number drawn. `tok1d figures` draws figures of numbers again from them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tok1d.card import protocol
+from tok1d.metrics import NUMBERS
+from tok1d.runs import Run, RunError, replacing
+
+PUBLISHED = Path("outputs/published")
+BEGIN, END = "<!-- results: written by tok1d publish -->", "<!-- end of results -->"
+SHOWN = ("psnr", "ssim", "ms_ssim", "lpips", "rfid", "kid", "frechet_dinov2", "code_perplexity")
+
+
+def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
+    """Copy the numbers and figures of a finished sweep; its runs are named as if it was in `outputs`.
+
+    Raises `RunError` if the sweep has no table of results, or if its runs were not measured alike.
+    """
+    if not (sweep / "results.csv").exists():
+        raise RunError(
+            f"{sweep} has no results.csv: finish it with 'tok1d sweep params/sweeps/{sweep.name}.yaml'"
+        )
+    rows = pd.read_csv(sweep / "results.csv")
+    if rows["card"].nunique() > 1:
+        odd = rows[rows["card"] != rows["card"].mode()[0]].iloc[0]["run"]
+        raise RunError(
+            f"{odd} was not measured as the other runs of {sweep}: 'tok1d evaluate' them alike first"
+        )
+    folder = published / sweep.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    where = f"outputs/{sweep.name}/"
+    rows.assign(path=where + rows["run"]).to_csv(folder / "results.csv", index=False)
+    for file in sorted((sweep / "figures").glob("*")):
+        if file.suffix == ".json":
+            text = file.read_text().replace(json.dumps(f"{sweep}/")[1:-1], where)
+            (folder / file.name).write_text(text)
+        elif file.suffix in (".png", ".pdf"):
+            shutil.copy(file, folder)
+    (folder / "about.json").write_text(json.dumps(about(sweep, rows, title), indent=1) + "\n")
+    return folder
+
+
+def about(sweep: Path, rows: pd.DataFrame, title: str) -> dict[str, Any]:
+    """What the README says above the numbers, and the card of all of them."""
+    card = Run(sweep / rows["run"][0]).evaluation["card"]
+    return {"title": title, "made_with": card["made_with"], "card": protocol(card)}
+
+
+def results_table(published: Path = PUBLISHED) -> str:
+    """Of every published sweep, in Markdown: a row for each kind of run and token count, means over seeds."""
+    parts = []
+    for file in sorted(published.glob("*/results.csv")):
+        folder, rows = file.parent, pd.read_csv(file)
+        facts = json.loads((folder / "about.json").read_text())
+        card, seeds = facts["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
+        what = f"{card['images']:,} images at {card['image_size']} pixels"
+        means = f"; mean and standard deviation of {seeds} seeds" if seeds > 1 else ""
+        link = f"[{folder.name}]({folder.as_posix()})"
+        parts += [f"**{facts['title']}**, {what}{means} ({link}: figures, cards)", "", *table(rows), ""]
+    return "\n".join(parts)
+
+
+def table(rows: pd.DataFrame) -> list[str]:
+    names = [name for name in SHOWN if name in rows]
+    lines = ["| | tokens | " + " | ".join(NUMBERS[name].label for name in names) + " |"]
+    lines.append("|---|---:|" + "---:|" * len(names))
+    for (series, count), group in rows.groupby(["series", "num_tokens"], sort=False):
+        cells = [cell(name, group[name]) for name in names]
+        lines.append(f"| {series} | {count} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def cell(name: str, values: pd.Series) -> str:
+    number = NUMBERS[name]
+    mean, spread = number.scale * values.mean(), number.scale * values.std()
+    if math.isnan(mean):
+        return ""
+    text = f"{mean:,.{number.digits}f}"
+    return text if math.isnan(spread) else f"{text} ± {spread:,.{number.digits}f}"
+
+
+def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None:
+    """Write the table into the README, between its two marks. Raises `RunError` if they are not there."""
+    text = readme.read_text()
+    if BEGIN not in text or END not in text:
+        raise RunError(
+            f"{readme} has no place for results: write the lines {BEGIN} and {END} where they belong"
+        )
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    with replacing(readme) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n{results_table(published)}{END}{after}")
