@@ -1,6 +1,7 @@
 """Weights that are away, damaged, foreign or harmful: one sentence, before anything is trained."""
 
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import NANO, save_upstream
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from workbench import ENV, REPO, tok1d_run
 
 from tok1d.config import ConfigError, StartConfig, TokenizerConfig
 from tok1d.encoders import Encoder
+from tok1d.hub import hub_file, reachable
 from tok1d.load_report import start_encoder
 from tok1d.weights import locate
 
@@ -135,3 +138,16 @@ def test_a_file_in_the_hubs_cache_is_found_offline_with_its_commit(tmp_path, mon
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     path, source = locate(TokenizerConfig(encoder_init="mae"), StartConfig())
     assert path.is_file() and source == f"timm/vit_base_patch16_224.mae@{commit}/model.safetensors"
+
+
+def test_without_a_way_to_the_hub_a_file_is_looked_for_on_this_machine_alone(tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert reachable(endpoint)
+    reachable.cache_clear()
+    assert not reachable(endpoint)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    with pytest.raises(LocalEntryNotFoundError, match="outgoing traffic has been disabled"):
+        hub_file("timm/vit_base_patch16_224.mae", "model.safetensors")

@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from tok1d.config import ConfigError, TokenizerConfig
+from tok1d.hub import hub_file
 from tok1d.weights import read_file
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -60,11 +61,9 @@ def _locate(init_from: str) -> tuple[Path, str]:
         raise ConfigError(f"{given} holds no tokenizer: {_remedy()}")
     if not on_hub(init_from):
         raise ConfigError(f"there is no folder {given}: {_remedy()}")
-    from huggingface_hub import hf_hub_download
-
     repository, _, revision = init_from.partition("@")
     try:
-        paths = [Path(hf_hub_download(repository, name, revision=revision or None)) for name in FILES]
+        paths = [hub_file(repository, name, revision or None) for name in FILES]
     except Exception as error:  # no internet, no such repository or revision, no permission
         raise ConfigError(
             f"there is no folder {init_from}, and as a hub id it cannot be fetched ({type(error).__name__}): "

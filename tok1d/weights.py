@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tok1d.backbones import BACKBONES, TIMM
 from tok1d.config import ConfigError, StartConfig, TokenizerConfig
+from tok1d.hub import hub_file
 
 
 class Weights(NamedTuple):
@@ -86,10 +87,8 @@ def locate(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODE
     if start.encoder_weights:
         return local_file(start.encoder_weights, _remedy(tokenizer, start, asked))
     repository, name, revision = on_hub(tokenizer, start, asked)
-    from huggingface_hub import hf_hub_download
-
     try:
-        path = Path(hf_hub_download(repository, name, revision=revision))
+        path = hub_file(repository, name, revision)
     except Exception as error:  # no internet, no such revision, no permission
         raise ConfigError(
             f"{name} of {repository} cannot be fetched ({type(error).__name__}): "
