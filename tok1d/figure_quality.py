@@ -10,14 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tok1d.card import card_id, protocol, same_card
-from tok1d.figure_style import COLUMN, STYLE, End, label_ends, look, token_axis
+from tok1d.figure_style import COLUMN, STYLE, End, height_for, label_ends, look, token_axis
 from tok1d.metrics import NUMBERS, asked_as
 from tok1d.runs import Run, RunError
 from tok1d.seed_numbers import SEED_RFID
 from tok1d.series import series_of, told_apart
 
 Drawn = list[dict[str, Any]]
-ASIDE = 0.08  # of an octave between the marks of two lines at one token count
+ASIDE = 0.12  # octaves at most between the marks of two lines at one token count
+BESIDE = {True: 0.3, False: 0.8}  # octaves that all marks take, of lines with several counts and with one
 
 
 def quality(runs: list[Run], metric: str = "psnr") -> Drawn:
@@ -52,34 +53,50 @@ def draw_quality(drawn: Drawn, metric: str = "psnr") -> Figure:
     what the work that this project starts from published, as hollow marks.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+        lines = len({d["series"] for d in drawn})
+        figure = Figure(figsize=(COLUMN, height_for(lines)), layout="constrained")
         axis = figure.subplots()
         draw_lines(axis, drawn, metric)
     return figure
 
 
-def draw_lines(axis: Axes, drawn: Drawn, metric: str, published: bool = True) -> None:
-    scale, ends, labels = NUMBERS[metric].scale, [], list(dict.fromkeys(d["series"] for d in drawn))
-    marks = SEED_RFID if metric == "rfid" and published else {}
-    for i, label in enumerate(labels):
-        style, aside = look(i), 2 ** (ASIDE * (i - (len(labels) - 1) / 2))
-        points = at_counts([d for d in drawn if d["series"] == label], metric)
-        x = [aside * p["num_tokens"] for p in points]
-        means = [scale * p["mean"] for p in points]
-        axis.plot(x, means, "-", **style)
-        for at, p in zip(x, points, strict=True):
-            if len(p["seeds"]) > 1:
-                seeds = scale * np.array(p["seeds"])
-                axis.plot([at] * len(seeds), seeds, "o", color=style["color"], markersize=2, alpha=0.5)
-        axis.vlines(x, *scale * np.array([p["interval"] for p in points]).T, color=style["color"], alpha=0.5)
-        if label in marks:
-            axis.plot(*zip(*marks[label].items(), strict=True), **style | {"mfc": "none", "ls": "none"})
-        ends.append(End(label, x[-1], means[-1], style["color"]))
-    used = [label for label in labels if label in marks]
-    token_axis(axis, sorted({d["num_tokens"] for d in drawn} | {c for label in used for c in marks[label]}))
+def draw_lines(axis: Axes, drawn: Drawn, metric: str) -> None:
+    labels = list(dict.fromkeys(d["series"] for d in drawn))
+    lines = {label: at_counts([d for d in drawn if d["series"] == label], metric) for label in labels}
+    hollow = {label: SEED_RFID[label] for label in labels if metric == "rfid" and label in SEED_RFID}
+    ends = []
+    for i, (label, points) in enumerate(lines.items()):
+        shift, style = aside(label, lines), look(i)
+        ends.append(draw_line(axis, label, points, NUMBERS[metric].scale, shift, style))
+        if label in hollow:
+            counts, values = zip(*hollow[label].items(), strict=True)
+            empty = style | {"markerfacecolor": "none", "linestyle": "none"}
+            axis.plot([shift * count for count in counts], values, **empty)
+    token_axis(axis, sorted({d["num_tokens"] for d in drawn}.union(*hollow.values())))
     axis.set_ylabel(f"{NUMBERS[metric].label} {'↑' if NUMBERS[metric].bad == 'low' else '↓'}")
     if len(labels) > 1:
         label_ends(axis, ends)
+
+
+def draw_line(axis: Axes, label: str, points: Drawn, scale: float, shift: float, style: dict) -> End:
+    """Means, seeds and intervals at each token count, moved along x by a factor; returns its last point."""
+    x, colour = [p["num_tokens"] * shift for p in points], style["color"]
+    means = [scale * p["mean"] for p in points]
+    axis.plot(x, means, **style)
+    for at, p in zip(x, points, strict=True):
+        if len(p["seeds"]) > 1:
+            seeds = scale * np.array(p["seeds"])
+            axis.plot([at] * len(seeds), seeds, "o", color=colour, markersize=2, alpha=0.5)
+    axis.vlines(x, *scale * np.array([p["interval"] for p in points]).T, color=colour, alpha=0.5)
+    return End(label, x[-1], means[-1], colour)
+
+
+def aside(label: str, lines: dict[str, Drawn]) -> float:
+    """A factor along x that tells this line's marks from those of others at the same token count."""
+    several = len(lines[label]) > 1
+    beside = [name for name, points in lines.items() if (len(points) > 1) == several]
+    step = min(ASIDE, BESIDE[several] / len(beside))
+    return 2 ** (step * (beside.index(label) - (len(beside) - 1) / 2))
 
 
 def at_counts(drawn: Drawn, metric: str) -> list[dict[str, Any]]:
@@ -121,7 +138,9 @@ def draw_codes(drawn: Drawn) -> Figure:
     """Left the share of the codebook that the images' tokens touch, right how many codes do the work."""
     shares = [{**d, "code_usage": 100 * d["code_usage"]} for d in drawn]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2 * COLUMN, 2.2), layout="constrained")
+        figure = Figure(
+            figsize=(2 * COLUMN, height_for(len({d["series"] for d in drawn}))), layout="constrained"
+        )
         left, right = figure.subplots(1, 2)
         draw_lines(right, drawn, "code_perplexity")
         right.set_ylabel("effective codes (perplexity)")

@@ -26,8 +26,15 @@ FONT = 7  # points, of labels inside a figure
 
 
 def look(i: int) -> dict[str, str]:
-    """Colour and mark of the i-th line; no two of the first 49 are alike."""
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[(i + i // len(COLOURS)) % len(MARKS)]}
+    """Colour, mark and stroke of the i-th line; no two of the first 49 are alike."""
+    again, colour = divmod(i, len(COLOURS))
+    mark = MARKS[(i + again) % len(MARKS)]
+    return {"color": COLOURS[colour], "marker": mark, "linestyle": ("-", "--", ":")[again % 3]}
+
+
+def height_for(lines: int) -> float:
+    """Inches, so that the names of as many lines stand beside the axes."""
+    return max(2.4, 0.9 + 0.13 * lines)
 
 
 class End(NamedTuple):
@@ -56,22 +63,29 @@ def label_ends(axis: Axes, ends: list[End], inside: float = 0.0) -> None:
         places[column] = spread(wanted[column, 1], gap)
     for end, at, (x, _) in zip(ends, places, wanted, strict=True):
         beside = x + 0.05 if x < inside else 1.05
-        leader = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.5, "alpha": 0.7, "shrinkA": 1}
+        leader = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.5, "alpha": 0.7, "relpos": (0, 0.5)}
         axis.annotate(
             end.text, (end.x, end.y), (beside, at), xycoords="data",
             textcoords="axes fraction", color=end.colour, fontsize=FONT, va="center",
-            arrowprops=leader | {"shrinkB": 2}, annotation_clip=False,
+            arrowprops=leader | {"shrinkA": 1, "shrinkB": 2}, annotation_clip=False,
         )  # fmt: skip
 
 
 def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
-    """Places near the wanted ones, at least `gap` apart: neighbours that are too close move as one block."""
-    blocks: list[list[float]] = []  # [middle, number of places]
+    """Places in 0 … 1 near the wanted ones, at least `gap` apart: neighbours that are too close move as one
+    block.
+    """
+
+    def inside(middle: float, n: int) -> float:
+        half = gap * (n - 1) / 2
+        return min(max(middle, half), max(1 - half, half))
+
+    blocks: list[tuple[float, int]] = []  # middle, number of places
     for y in np.sort(wanted):
-        blocks.append([y, 1])
+        blocks.append((inside(y, 1), 1))
         while len(blocks) > 1 and blocks[-1][0] - blocks[-2][0] < gap * (blocks[-1][1] + blocks[-2][1]) / 2:
             (b, m), (a, n) = blocks.pop(), blocks.pop()
-            blocks.append([(a * n + b * m) / (n + m), n + m])
+            blocks.append((inside((a * n + b * m) / (n + m), n + m), n + m))
     places = [middle + gap * (i - (n - 1) / 2) for middle, n in blocks for i in range(n)]
     found = np.empty(len(wanted))
     found[np.argsort(wanted, kind="stable")] = places

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tok1d.card import card_id
 from tok1d.figure_images import tokens
-from tok1d.figure_style import COLUMN, STYLE, End, label_ends, look
+from tok1d.figure_style import COLUMN, STYLE, End, height_for, label_ends, look
 from tok1d.runs import Run, RunError
 from tok1d.series import series_of, shared_count
 
@@ -88,7 +88,7 @@ def draw_training(drawn: Drawn) -> Figure:
     unit, size = next((name, size) for name, size, least in UNITS if longest >= least)
     ends = []
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+        figure = Figure(figsize=(COLUMN, height_for(len(labels))), layout="constrained")
         axis = figure.subplots()
         for i, label in enumerate(labels):
             colour = look(i)["color"]

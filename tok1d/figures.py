@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from tok1d import figure_images, figure_quality, figure_training, rate_distortion
@@ -43,6 +44,7 @@ class Kind(NamedTuple):
 
 ON = "on {images} validation images"
 INTERVAL = "Lines: means over seeds; small dots: seeds; bars: 95 % bootstrap intervals over images."
+HOLLOW = " Hollow marks: as the work that this project starts from published them, measured otherwise."
 FIGURES = {
     "encoders": Kind(
         figure_images.encoders, figure_images.draw_rows,
@@ -98,7 +100,9 @@ def draw(name: str, runs: list[Run], folder: str | Path, **options: Any) -> None
     one = next(Run(item["run"]) for item in drawn if "run" in item)  # all cards are alike
     facts = kind.card(one, chosen.get("metric", "psnr"))
     about = {"kind": name, "options": chosen, "cards": {card_id(facts): facts}}
-    show(save(kind.draw(drawn, **chosen), Path(folder) / name, drawn, caption(kind, drawn, options), **about))
+    text = caption(kind, drawn, options)
+    show(save(kind.draw(drawn, **chosen), Path(folder) / name, drawn, text, **about))
+    display(Markdown(f"*{text}*"))
 
 
 def caption(kind: Kind, drawn: Drawn, options: dict[str, Any]) -> str:
@@ -110,7 +114,8 @@ def caption(kind: Kind, drawn: Drawn, options: dict[str, Any]) -> str:
         "series": "same tokenizer" if len({d.get("run") for d in drawn}) == 1 else "a tokenizer for each",
         "on": ON.format(images=f"{max(sizes, default=0):,}"),
     }
-    return kind.caption.format(**words)
+    hollow = options.get("metric") == "rfid" and kind.draw is figure_quality.draw_quality
+    return kind.caption.format(**words) + (HOLLOW if hollow else "")
 
 
 def save(figure: Figure, path: str | Path, drawn: Drawn, caption: str, **facts: Any) -> Figure:
