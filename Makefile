@@ -11,7 +11,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export MPLBACKEND := Agg
 DEMO := -f params/demo.yaml
 
-.PHONY: demo figures test test-slow lab lint bench env clean
+.PHONY: demo figures test lab lint bench env clean
 env: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -47,10 +47,6 @@ test: lint
 	@echo "== tests: units, notebooks through the runner, report and JupyterLab in Chromium if there is one"
 	@python -m pytest --durations=10
 	@echo "all passed"
-
-test-slow: env
-	@echo "== sweeps whose pool, driver or Slurm job is killed"
-	@python -m pytest -m slow --durations=10
 
 lint: env
 	@echo "== format and lint, notebooks too"

@@ -2,73 +2,12 @@
 
 import itertools
 import json
+import signal
 import subprocess
-import sys
-import time
-from pathlib import Path
 
-import psutil
 import pytest
-import yaml
-from workbench import ENV, REPO, TINY
-
-from tok1d.runs import Run
-
-RUN = {name: value for name, value in TINY.items() if name != "checkpoint_every"} | {"checkpoint_every": 3}
-SLOTS = ENV | {"TOK1D_GPUS": "5,7"}
-
-
-def sweep_file(folder: Path, **values) -> Path:
-    file = folder / "tiny.yaml"
-    file.write_text(
-        yaml.safe_dump({"params": RUN, "after_run": [], "after_sweep": []} | values, sort_keys=False)
-    )
-    return file
-
-
-def command(file: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "tok1d.cli", "sweep", str(file), "-o", str(file.parent / "outputs"), *more]
-
-
-def start(file: Path, **env: str) -> psutil.Popen:
-    log = open(file.parent / "driver.log", "a")  # noqa: SIM115
-    return psutil.Popen(command(file), cwd=REPO, env=SLOTS | env, stdout=log, stderr=log)
-
-
-def finish(file: Path, status: int = 0) -> str:
-    done = subprocess.run(command(file), cwd=REPO, env=SLOTS, capture_output=True, text=True, timeout=300)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def until(condition, seconds: float = 120):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
-def run_of(file: Path, name: str) -> Run:
-    return Run(file.parent / "outputs" / "tiny" / name)
-
-
-def steps_of(run: Run) -> int:
-    return len(run.metrics_until(10**9))
-
-
-def processes(word: str, run: str = "") -> list[psutil.Process]:
-    """Those of this test's whose command has `word`, and with `run` those below the runner of that run."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            line = " ".join(process.cmdline())
-            family = [" ".join(parent.cmdline()) for parent in process.parents()] if run else []
-        except psutil.Error:
-            continue
-        if word in line and (not run or any(f"/{run}/cell.yaml" in each for each in family)):
-            found.append(process)
-    return found
+from sweeping import SLOTS, command, finish, processes, run_of, start, steps_of, sweep_file, until
+from workbench import REPO
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +18,7 @@ def nothing_is_left_behind(tmp_path):
 
 
 def test_each_run_has_its_device_and_again_there_is_nothing_to_do(tmp_path):
-    file = sweep_file(tmp_path, seeds=[0, 1, 2], after_run=["reconstruct"], after_sweep=["ablation"])
+    file = sweep_file(tmp_path, seeds=[0, 1, 2], after_sweep=["ablation"])
     said = finish(file)
     runs = [run_of(file, f"s{seed}") for seed in range(3)]
     status = [json.loads((run / "status.json").read_text()) for run in runs]
@@ -95,27 +34,30 @@ def test_each_run_has_its_device_and_again_there_is_nothing_to_do(tmp_path):
     assert before == {run.name: (run / "done.json").stat().st_mtime_ns for run in runs}
 
 
-def test_a_killed_kernel_a_run_that_raises_and_one_over_its_limit(tmp_path):
-    slow = {"steps": 100_000, "run": "over"}
+def test_a_killed_kernel_a_run_that_raises_one_over_its_limit_and_one_that_hangs(tmp_path):
+    slow, hangs = ({"steps": 100_000, "run": name} for name in ("over", "hangs"))
     sick = {"run": "sick", "lr": 1, "l2_weight": 1e30, "grad_clip": 1e30, "stop_on": "nan", "nan_patience": 1}
-    file = sweep_file(tmp_path, cells=[{"run": "killed", "steps": 120}, sick, slow], limit=40)
+    file = sweep_file(tmp_path, cells=[{"run": "killed", "steps": 60}, hangs, slow, sick], limit=35, grace=8)
     driver = start(file)
-    killed = run_of(file, "killed")
-    until(lambda: steps_of(killed) > 4)
-    (kernel,) = processes("ipykernel_launcher", "killed")
-    kernel.kill()
+    killed, hanging = run_of(file, "killed"), run_of(file, "hangs")
+    for run, number in ((killed, signal.SIGKILL), (hanging, signal.SIGSTOP)):
+        until(lambda run=run: steps_of(run) > 4)
+        (kernel,) = processes("ipykernel_launcher", run=run.name)
+        kernel.send_signal(number)
     assert driver.wait(300) == 1
+    assert not kernel.is_running()
     failed = json.loads((tmp_path / "outputs/tiny/failed.json").read_text())
-    assert set(failed) == {"sick", "over"} and killed.done and len(killed.metrics) == 60
-    assert failed["sick"]["why"].startswith("nan") and "over its limit of 40" in failed["over"]["why"]
-    assert failed["sick"]["last"] and (run_of(file, "over") / "last.ckpt").exists()
+    assert set(failed) == {"sick", "over", "hangs"} and killed.done and len(killed.metrics) == 30
+    assert failed["sick"]["why"].startswith("nan") and failed["sick"]["last"]
+    for name in ("over", "hangs"):
+        assert "over its limit of 35" in failed[name]["why"] and (run_of(file, name) / "last.ckpt").exists()
+    assert not (hanging / "sweep.log").read_text().count("continuing")
     log = (killed / "sweep.log").read_text()
     assert log.count("lost its kernel") == 1 and log.count("continuing") == 1
 
 
-@pytest.mark.slow
 def test_pool_and_driver_killed_the_same_command_finishes_and_nothing_is_run_twice(tmp_path):
-    long = {"steps": 600}
+    long = {"steps": 240}
     file = sweep_file(tmp_path, cells=[{"run": "a"}, {"run": "b"} | long, {"run": "c"} | long])
     a, b = run_of(file, "a"), run_of(file, "b")
     driver = start(file)
@@ -126,16 +68,17 @@ def test_pool_and_driver_killed_the_same_command_finishes_and_nothing_is_run_twi
 
     until(lambda: a.done and steps_of(b) > 10)
     finished = (a / "done.json").stat().st_mtime_ns
-    for pool in processes("process_worker_pool"):
+    for pool in processes("process_worker_pool", str(tmp_path)):
         pool.kill()
     until(lambda: (b / "sweep.log").read_text().count("continuing") == 1)
 
     at = steps_of(b)
     until(lambda: steps_of(b) > at)
+    left = processes("process_worker_pool", str(tmp_path)) + driver.children()
     driver.kill()
     driver.wait()
     said = finish(file)
-    assert "3 of 3 runs are finished" in said
+    assert "3 of 3 runs are finished" in said and len(left) >= 2 and not any(p.is_running() for p in left)
     assert (a / "done.json").stat().st_mtime_ns == finished
     for run in (b, run_of(file, "c")):
-        assert [record["step"] for record in run.metrics] == list(range(2, 601, 2))
+        assert [record["step"] for record in run.metrics] == list(range(2, 241, 2))

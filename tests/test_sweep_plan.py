@@ -10,7 +10,8 @@ from workbench import ENV, REPO
 
 from tok1d.config import ConfigError
 from tok1d.flops import forward_flops
-from tok1d.sweep_checks import estimate, missing, training_flops
+from tok1d.sweep_checks import missing
+from tok1d.sweep_estimate import estimate, training_flops
 from tok1d.sweep_plan import read_plan
 from tok1d.sweep_table import as_text, lengths, rows
 
@@ -53,6 +54,15 @@ def test_what_is_wrong_is_one_sentence_that_names_the_run(tmp_path):
     assert "two runs of the sweep are called vq" in sentence(tmp_path, cells=[{"quantizer": "vq"}] * 2)
     assert "no parameter file params/none.yaml" in sentence(tmp_path, base="params/none.yaml")
     assert "after_run" in sentence(tmp_path, after_run=["dance"])
+    assert "write after_run: [evaluate, reconstruct] too" in sentence(tmp_path, evaluation={"data": "x"})
+    measured = {"after_run": ["evaluate"], "params": SMALL | {"num_latent_tokens": 4}}
+    assert "evaluation: each of metrics must be" in sentence(
+        tmp_path, evaluation={"metrics": ["fid"]}, **measured
+    )
+    assert "did you mean eval_images?" in sentence(tmp_path, evaluation={"evl_images": 2}, **measured)
+    assert "run run of the sweep: token_counts=8" in sentence(
+        tmp_path, evaluation={"token_counts": 8}, **measured
+    )
 
 
 def test_what_is_missing_is_said_once(tmp_path):
@@ -63,6 +73,14 @@ def test_what_is_missing_is_said_once(tmp_path):
     plan = read_plan(written(tmp_path, cells=cells, grid={"num_latent_tokens": [4, 8]}))
     found = missing(plan)
     assert len(found) == 2 and "none" in found[0] and "w.pth" in found[1]
+    evaluation = {
+        "data": "nowhere",
+        "metrics": "rfid,lpips",
+        "inception_weights": "i.pth",
+        "lpips_weights": "l",
+    }
+    found = missing(read_plan(written(tmp_path, after_run=["evaluate"], evaluation=evaluation, seeds=[0, 1])))
+    assert len(found) == 3 and all(name in found[i] for i, name in enumerate(("file i", "file l", "nowhere")))
 
 
 def test_the_estimate_adds_up(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import CI
 from slurm import ask, missing, slurm
-from test_sweep import command, run_of, steps_of, sweep_file, until
+from sweeping import command, run_of, steps_of, sweep_file, until
 from workbench import ENV, REPO
 
 SITE = """
@@ -41,14 +41,13 @@ config = Config(
 """
 
 
-@pytest.mark.slow
 def test_the_same_sweep_under_slurm_goes_on_after_scancel(tmp_path):
     if why := missing():
         assert not CI, why
         pytest.skip(why)
     site = tmp_path / "site.py"
     site.write_text(SITE.replace("{init}", f"export PATH={os.path.dirname(sys.executable)}:$PATH"))
-    file = sweep_file(tmp_path, cells=[{"run": "a"}, {"run": "b", "steps": 400}])
+    file = sweep_file(tmp_path, cells=[{"run": "a"}, {"run": "b", "steps": 200}])
     b = run_of(file, "b")
     with slurm(tmp_path / "slurm") as env, open(tmp_path / "driver.log", "w") as log:
         env = env | ENV | {"SLURM_CONF": env["SLURM_CONF"]}
@@ -65,5 +64,5 @@ def test_the_same_sweep_under_slurm_goes_on_after_scancel(tmp_path):
         jobs = list((tmp_path / "outputs/tiny/.parsl").rglob("submit_scripts/*.stdout"))
     assert len(jobs) == 2
     assert run_of(file, "a").done and b.done
-    assert [record["step"] for record in b.metrics] == list(range(2, 401, 2))
+    assert [record["step"] for record in b.metrics] == list(range(2, 201, 2))
     assert (b / "sweep.log").read_text().count("continuing") == 1

@@ -6,6 +6,7 @@ loader    images/s from JPEG files: torchvision's ImageFolder, ours while decodi
 elastic   how elastic training should start: a figure of the loss for each schedule tried
 protocol  how much silent choices of an evaluation move rFID: a table
 evaluate  three token counts, against PNG folders and torch-fidelity's command line; peak memory
+sweep     twelve small runs on one slot and on two, against the same runs one after the other
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ SUITES = {
     "elastic": "tok1d.bench_elastic",
     "protocol": "tok1d.bench_protocol",
     "evaluate": "tok1d.bench_evaluate",
+    "sweep": "tok1d.bench_sweep",
 }
 
 

@@ -10,12 +10,11 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from tok1d.metrics import asked_as
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tok1d.runs import Run
 
 # What tells whose numbers these are; all else on a card is the protocol, which a comparison must share
@@ -74,6 +73,8 @@ def same_card(runs: list[Run], metric: str = "") -> None:
 
 def model_sha256(model: Any) -> str:
     """A hash over all weights and the config of a module; of another object its class's name."""
+    from torch import nn  # here, so that cards can be read without it
+
     if not isinstance(model, nn.Module):
         return f"none: a {type(model).__qualname__} without weights"
     found = hashlib.sha256(str(getattr(model, "config", "")).encode())
@@ -84,4 +85,6 @@ def model_sha256(model: Any) -> str:
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
+    import torch
+
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

@@ -9,7 +9,7 @@ from typing import Any
 
 from tok1d.config import NOTEBOOKS, ConfigError, EvalConfig, fields
 from tok1d.params import parse, read_params
-from tok1d.runs import TRY_AGAIN, Lost, RunError
+from tok1d.runs import TRY_AGAIN, Lost, RunError, no_space
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,6 +23,11 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stdout = None
+    except OSError as error:
+        if not no_space(error):
+            raise
+        print("tok1d: the disk is full: make room there; the same command continues", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -38,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("notebook", type=Path)
     _take_params(run)
     run.add_argument("--limit", type=float, metavar="SECONDS", help="interrupt the notebook after this long")
+    run.add_argument(
+        "--grace",
+        type=float,
+        metavar="SECONDS",
+        help="for its checkpoint then, before it is killed; default 60",
+    )
     run.set_defaults(function=_run)
 
     train = commands.add_parser(
@@ -135,7 +146,7 @@ def _run(args: argparse.Namespace) -> None:
     from tok1d.notebooks import execute
 
     follow()
-    execute(args.notebook, _params_of(args), args.limit)
+    execute(args.notebook, _params_of(args), args.limit, args.grace)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -194,7 +205,9 @@ def _report(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from tok1d.evaluate_runs import evaluate_command
+    from tok1d.following import follow
 
+    follow()
     (config,) = parse(_params_of(args), EvalConfig)
     for line in evaluate_command(args.runs, config, args.data):
         print(line, flush=True)

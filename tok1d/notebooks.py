@@ -20,10 +20,11 @@ from typing import Any, TextIO
 
 from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig
 from tok1d.params import parse, unknown_name, with_base
-from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
+from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError, no_space
 
 MARK = "# Parameters"  # first line of a parameters cell, and of the cell that papermill injects
 PER_RUN = ("train", "reconstruct")  # their executed notebooks belong to a run, the others to a sweep
+OVER = "over its limit of"
 GRACE = 60.0  # seconds between asking a kernel to stop and killing it
 
 
@@ -68,14 +69,16 @@ def enter_project() -> None:
         os.chdir("..")
 
 
-def execute(notebook: Path, params: dict[str, Any], limit: float | None = None) -> Path | None:
+def execute(
+    notebook: Path, params: dict[str, Any], limit: float | None = None, grace: float | None = None
+) -> Path | None:
     """Run one notebook headless with papermill; returns the executed notebook, None if there was nothing to
     do.
 
     Parameters are checked before a kernel starts. The executed notebook, or the part of one that failed, is
     kept beside the results; an earlier good one is only replaced by a good one. After `limit` seconds, or on
-    Ctrl-C or SIGTERM, the notebook is interrupted, which lets training save a checkpoint. Raises
-    `ConfigError`, `RunError`.
+    Ctrl-C or SIGTERM, the notebook is interrupted, which lets training save a checkpoint; `grace` seconds
+    later it is killed. Raises `ConfigError`, `RunError`.
     """
     if not notebook.is_file():
         raise ConfigError(
@@ -98,7 +101,7 @@ def execute(notebook: Path, params: dict[str, Any], limit: float | None = None) 
     running, failed = folder / f".{notebook.stem}.running.ipynb", folder / f"{notebook.stem}.failed.ipynb"
     os.environ.update({UNDER_RUNNER: "1", "TOK1D_HEADLESS": "1"})
     print(f"{notebook} -> {folder}/", flush=True)
-    with open(folder / f"{notebook.stem}.log", "a") as log, stopping(limit) as stopped:
+    with open(folder / f"{notebook.stem}.log", "a") as log, stopping(limit, grace or GRACE) as stopped:
         out = Tee(sys.stdout, log)
         try:
             papermill.execute_notebook(
@@ -107,17 +110,19 @@ def execute(notebook: Path, params: dict[str, Any], limit: float | None = None) 
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )  # fmt: skip
         except PapermillExecutionError as error:
-            os.replace(running, failed)
+            keep(running, failed)
             if error.ename in ("ConfigError", "RunError"):  # already one sentence that says what to do
                 raise RunError(error.evalue) from None
             what = stopped[0] if stopped else f"{error.ename}: {error.evalue}"
             kind = Lost if what.startswith("SIG") else RunError
             raise kind(f"{notebook} stopped ({what}): see {failed}; the same command continues") from None
-        except Exception as error:  # a dead kernel: out of memory, or killed
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(running, failed)
+        except Exception as error:  # a dead kernel: out of memory, killed, or hanging and over its limit
+            keep(running, failed)
+            if no_space(error):
+                raise
             what = stopped[0] if stopped else str(error).strip().split("\n")[0]
-            raise Lost(
+            kind = RunError if what.startswith(OVER) else Lost
+            raise kind(
                 f"{notebook} lost its kernel ({what}): see {failed}; the same command continues"
             ) from error
     executed = folder / notebook.name
@@ -128,6 +133,14 @@ def execute(notebook: Path, params: dict[str, Any], limit: float | None = None) 
         run.promote()
     print(f"done: {executed}")
     return executed
+
+
+def keep(running: Path, failed: Path) -> None:
+    """What there is of a notebook that failed; nothing, if a full disk has left half a file."""
+    with contextlib.suppress(OSError, ValueError):
+        json.loads(running.read_text())
+        os.replace(running, failed)
+    running.unlink(missing_ok=True)
 
 
 def check(notebook: Path, params: dict[str, Any]) -> RunConfig:
@@ -170,9 +183,9 @@ class Tee:
 
 
 @contextlib.contextmanager
-def stopping(limit: float | None) -> Iterator[list[str]]:
-    """Stop the kernel after `limit` seconds, on Ctrl-C, or on SIGTERM: interrupted first, killed after a
-    grace period.
+def stopping(limit: float | None, grace: float) -> Iterator[list[str]]:
+    """Stop the kernel after `limit` seconds, on Ctrl-C, or on SIGTERM: interrupted first, killed `grace`
+    seconds later.
 
     Yields a list that holds the reason once there is one.
     """
@@ -182,7 +195,7 @@ def stopping(limit: float | None) -> Iterator[list[str]]:
     def stop(reason: str) -> None:
         reasons.append(reason)
         _signal_kernels(signal.SIGINT)
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + grace
         while not ended.wait(0.2):
             if time.monotonic() > deadline:
                 _signal_kernels(signal.SIGKILL)
@@ -192,7 +205,7 @@ def stopping(limit: float | None) -> Iterator[list[str]]:
         if not reasons:
             threading.Thread(target=stop, args=(signal.Signals(number).name,), daemon=True).start()
 
-    timer = threading.Timer(limit or 0, stop, args=(f"over its limit of {limit} seconds",))
+    timer = threading.Timer(limit or 0, stop, args=(f"{OVER} {limit} seconds",))
     timer.daemon = True
     if limit:
         timer.start()

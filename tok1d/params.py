@@ -72,7 +72,7 @@ def _read_file(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """One file on top of its `base`; `above` are the files that led here."""
     if file.resolve() in above:
         raise ConfigError(f"{file} is its own base: remove a 'base:' line")
-    return with_base(_read_yaml(file), (*above, file.resolve()))
+    return with_base(read_yaml(file), (*above, file.resolve()))
 
 
 def with_base(params: dict[str, Any], above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -87,7 +87,8 @@ def with_base(params: dict[str, Any], above: tuple[Path, ...] = ()) -> dict[str,
     return _read_file(found, above) | {name: value for name, value in params.items() if name != "base"}
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file of names and values, as it is. Raises `ConfigError`."""
     try:
         values = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

@@ -14,6 +14,7 @@ writes at a time.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -231,13 +232,26 @@ class Run:
             yield
             return
         with open(self / ".lock", "w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not locked(handle):
                 raise RunError(
                     f"{self.path} is being trained by another process: wait for it, or type another run=NAME"
-                ) from None
+                )
             yield
+
+
+def locked(handle: IO, patience: float = 0) -> bool:
+    """Lock an open file, for as long as it is open here or in a process that inherits it; False if another
+    has it for more than `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.2)
 
 
 def writes() -> bool:
@@ -262,6 +276,11 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def no_space(error: BaseException) -> bool:
+    """Whether it says that the disk is full, or a quota used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:

@@ -6,7 +6,7 @@ The engine is Parsl, and nothing else knows it: a site file (params/sites/) is a
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import logging
 import os
 import runpy
 import socket
@@ -21,14 +21,22 @@ from parsl.config import Config
 from parsl.executors import HighThroughputExecutor
 
 from tok1d.config import ConfigError
-from tok1d.runs import RunError, replacing
+from tok1d.runs import RunError, locked, replacing
 from tok1d.sweep_after import after_sweep
-from tok1d.sweep_cell import CellFailed, left, run_cell
-from tok1d.sweep_checks import estimates, missing
+from tok1d.sweep_after_run import left
+from tok1d.sweep_cell import CellFailed, run_cell
+from tok1d.sweep_checks import missing
 from tok1d.sweep_plan import Cell, Plan
 from tok1d.sweep_table import Table, write_plan
 
 SITE = Path("params/sites/local.py")
+# Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one
+INTERCHANGE = """
+import runpy, sys
+from tok1d.following import end_with
+end_with(int(sys.argv.pop()))
+runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
+"""
 
 
 def run_sweep(plan: Plan, site: Path = SITE) -> int:
@@ -50,6 +58,8 @@ def run_sweep(plan: Plan, site: Path = SITE) -> int:
 
 def describe(plan: Plan, site: Path) -> int:
     """What would be done, what it needs that is not there, and about how long it would take."""
+    from tok1d.sweep_estimate import estimates  # torch, which a sweep's driver does without
+
     done = [finished(cell, plan) for cell in plan.cells]
     for cell, is_done in zip(plan.cells, done, strict=True):
         print(f"{cell.name:40} {cell.train.steps:>9,} steps" + ("  finished" if is_done else ""))
@@ -69,14 +79,15 @@ def spoken(hours: float) -> str:
 
 
 def finished(cell: Cell, plan: Plan) -> bool:
-    return (cell.run / "done.json").exists() and not left(cell.run, tuple(plan.config.after_run))
+    return (cell.run / "done.json").exists() and not left(cell.run, plan.config)
 
 
 def prepare(cell: Cell) -> None:
     """The run's folder with its parameters; those of an earlier plan do not bind a run that has not begun."""
     if not cell.run.begun:
         (cell.run / "params.yaml").unlink(missing_ok=True)
-    cell.run.write_text("cell.yaml", yaml.safe_dump(cell.params, sort_keys=False, allow_unicode=True))
+    with replacing(cell.run / "cell.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(cell.params, sort_keys=False, allow_unicode=True))
 
 
 # ---- Parsl ----
@@ -94,6 +105,7 @@ def load_site(site: Path, plan: Plan) -> Config:
             executor.available_accelerators = groups(
                 executor.available_accelerators, plan.config.gpus_per_run
             )
+            executor.interchange_launch_cmd = [sys.executable, "-c", INTERCHANGE, str(os.getpid())]
     config.retries, config.retry_handler = plan.config.retries, cost
     config.run_dir = str((plan.folder / ".parsl").absolute())
     return config
@@ -125,13 +137,13 @@ def run_all(plan: Plan, todo: list[Cell], config: Config) -> dict[str, str]:
     """Run the cells, with a live table; returns why those failed that did. Ctrl-C stops all, with
     checkpoints.
     """
+    logging.raiseExceptions = False  # no traceback for each line that Parsl cannot log on a full disk
     project = str(Path.cwd())
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    after, limit = tuple(plan.config.after_run), float(plan.config.limit)
     with parsl.load(config) as kernel:
         app = parsl.python_app(run_cell, data_flow_kernel=kernel)
-        futures = {c.name: app(str(c.run.path.absolute()), project, after, limit) for c in todo}
+        futures = {c.name: app(str(c.run.path.absolute()), project, plan.config) for c in todo}
         with Table(plan) as table:
             while not all(future.done() for future in futures.values()):
                 table.update()
@@ -145,13 +157,11 @@ def alone(plan: Plan) -> Iterator[None]:
     plan.folder.mkdir(parents=True, exist_ok=True)
     who = plan.folder / "driver.txt"
     with open(plan.folder / ".driver.lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locked(handle):
             raise RunError(
                 f"{plan.folder} is being run by {who.read_text().strip()}: "
                 f"watch it with 'tok1d watch {plan.folder}', or type sweep: NAME for another"
-            ) from None
+            )
         with replacing(who) as temporary:
             temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield

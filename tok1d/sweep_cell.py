@@ -7,24 +7,27 @@ time has the folder: the lock goes with the processes that it started, however i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tok1d.following import FOLLOWS, GRACE
-from tok1d.runs import TRY_AGAIN, Run, replacing
+import psutil
+
+from tok1d.following import FOLLOWS
+from tok1d.runs import TRY_AGAIN, Run, locked, no_space, replacing
+from tok1d.sweep_after_run import arguments, left
+from tok1d.sweep_plan import SweepConfig
 
 STATUS = "status.json"
 BEAT = 5.0  # seconds between signs of life
-WAIT = 2 * GRACE  # seconds that what another worker left behind may take to end
+STARTING = 60.0  # seconds that `tok1d run` may take before its own limit counts
 
 
 class CellFailed(RuntimeError):
@@ -38,54 +41,49 @@ class CellFailed(RuntimeError):
         return self.why
 
 
-def run_cell(folder: str, project: str, after: tuple[str, ...], limit: float = 0) -> None:
-    """Train the run that `folder`/cell.yaml describes, then execute the notebooks `after`; from the folder
-    `project`. What is there already is not done again. Raises `CellFailed`.
+def run_cell(folder: str, project: str, config: SweepConfig) -> None:
+    """Train the run that `folder`/cell.yaml describes, then do what follows it; from the folder `project`.
+    What is there already is not done again. Raises `CellFailed`.
     """
     run = Run(folder)
-    with held(run) as lock, alive(run):
-        params = ["-f", str(run / "cell.yaml")]
-        done = [] if (run / "done.json").exists() else [("train", params)]
-        where = ["-p", f"outputs={run.path.parent.parent}", "-p", f"sweep={run.path.parent.name}"]
-        done += [(name, [*where, "-p", f"run={run.name}"]) for name in left(run, after)]
-        for name, arguments in done:
-            execute(run, project, name, arguments, limit, lock)
+    try:
+        with held(run, 4 * config.grace) as lock, alive(run):
+            if not (run / "done.json").exists():
+                execute(
+                    run, project, ["run", "notebooks/train.ipynb", "-f", str(run / "cell.yaml")], config, lock
+                )
+            for name in left(run, config):
+                execute(run, project, arguments(run, name, config), config, lock)
+    except OSError as error:
+        raise (CellFailed(full(run)) if no_space(error) else error) from None
 
 
-def left(run: Run, after: tuple[str, ...]) -> list[str]:
-    """Of the notebooks `after`, those that have not been executed since the run was finished."""
-    done = run / "done.json"
-    since = done.stat().st_mtime if done.exists() else float("inf")
-    executed = [run / f"{name}.ipynb" for name in after]
-    return [path.stem for path in executed if not path.exists() or path.stat().st_mtime < since]
-
-
-def execute(run: Run, project: str, name: str, arguments: list[str], limit: float, lock: int) -> None:
-    command = [sys.executable, "-m", "tok1d.cli", "run", f"notebooks/{name}.ipynb", *arguments]
-    command += ["--limit", str(limit)] if limit else []
+def execute(run: Run, project: str, command: list[str], config: SweepConfig, lock: int) -> None:
+    """`tok1d` with these arguments, its words in `sweep.log`. Raises `CellFailed`."""
+    limits = ["--limit", str(config.limit), "--grace", str(config.grace)]
+    limits = limits if config.limit and command[0] == "run" else []
     with open(run / "sweep.log", "ab") as log:
         start = log.tell()
         process = subprocess.Popen(
-            command, cwd=project, env=os.environ | {FOLLOWS: "1"}, stdin=subprocess.PIPE,
-            stdout=log, stderr=log, pass_fds=[lock], start_new_session=True,
+            [sys.executable, "-m", "tok1d.cli", *command, *limits], cwd=project,
+            env=os.environ | {FOLLOWS: "1"}, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[lock],
+            start_new_session=True,
         )  # fmt: skip
         try:
-            attended(process, limit + 2 * GRACE if limit else float("inf"))
+            attended(process, config)
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            kill(process)
     if process.returncode:
         said = (run / "sweep.log").read_bytes()[start:].decode(errors="replace").strip().splitlines()
-        why = next((line for line in reversed(said) if line.startswith("tok1d: ")), "")
-        why = why.removeprefix("tok1d: ") or f"{name} ended with status {process.returncode}"
-        raise CellFailed(why, again=process.returncode == TRY_AGAIN or process.returncode < 0)
+        raise failure(run, " ".join(command[:2]), process.returncode, said)
 
 
-def attended(process: subprocess.Popen, limit: float) -> None:
-    """Wait until `process` ends, for `limit` seconds; stop it, with a checkpoint, when the pool that this
-    worker belongs to is killed: another worker will have been given its run. Raises `CellFailed` then.
+def attended(process: subprocess.Popen, config: SweepConfig) -> None:
+    """Wait until `process` ends; stop it, with a checkpoint, when the pool that this worker belongs to is
+    killed: another worker will have been given its run. Raises `CellFailed` then, and when it is over its
+    limit and has not ended by itself.
     """
+    limit = config.limit + 2 * config.grace + STARTING if config.limit else float("inf")
     pool, deadline = os.getppid(), time.monotonic() + limit
     while time.monotonic() < deadline:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -94,25 +92,48 @@ def attended(process: subprocess.Popen, limit: float) -> None:
         if os.getppid() != pool:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
+                process.wait(2 * config.grace)
             raise CellFailed("its worker pool was killed", again=True)
+    raise CellFailed(f"over its limit of {config.limit} seconds, and it did not end when it was asked to")
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End what is left of a process that was started here, and of those that it started."""
+    if process.poll() is None:
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait()
+
+
+def failure(run: Run, what: str, status: int, said: list[str]) -> CellFailed:
+    """Why `tok1d` ended with this status, from the lines that it said."""
+    if is_full(run.path):
+        return CellFailed(full(run))
+    why = next((line for line in reversed(said) if line.startswith("tok1d: ")), "").removeprefix("tok1d: ")
+    return CellFailed(why or f"{what} ended with status {status}", again=status == TRY_AGAIN or status < 0)
+
+
+def full(run: Run) -> str:
+    return f"the disk is full: make room at {run.path}; the same command continues from the last checkpoint"
+
+
+def is_full(folder: Path) -> bool:
+    """Whether not even a megabyte can be written there."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        return no_space(error)
+    return False
 
 
 @contextlib.contextmanager
-def held(run: Run) -> Iterator[int]:
-    """Have the folder alone. Raises `CellFailed` if another worker keeps it for longer than `WAIT`."""
-    deadline = time.monotonic() + WAIT
+def held(run: Run, patience: float) -> Iterator[int]:
+    """Have the folder alone. Raises `CellFailed` if another worker keeps it for `patience` seconds."""
     with open(run / ".cell.lock", "w") as handle:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise CellFailed(
-                        f"another process has {run.path}: is the sweep running elsewhere?"
-                    ) from None
-                time.sleep(0.2)
+        if not locked(handle, patience):
+            raise CellFailed(f"another process has {run.path}: is the sweep running elsewhere?")
         yield handle.fileno()
 
 

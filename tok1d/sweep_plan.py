@@ -20,10 +20,19 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from tok1d.config import NOTEBOOKS, Config, ConfigError, DataConfig, RunConfig, TokenizerConfig, TrainConfig
+from tok1d.config import (
+    NOTEBOOKS,
+    Config,
+    ConfigError,
+    DataConfig,
+    EvalConfig,
+    RunConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 from tok1d.config_types import Float, FolderName, Int, Ints, Text
 from tok1d.notebooks import own_parameters
-from tok1d.params import _read_yaml, parse, read_params
+from tok1d.params import check_counts, parse, read_params, read_yaml
 from tok1d.runs import Run
 
 TRAIN = Path("notebooks/train.ipynb")
@@ -40,12 +49,22 @@ class SweepConfig(Config):
     grid: dict[str, list[Any]] = Field({}, description="parameters, and the values each takes")
     seeds: Ints = Field((), description="seeds that each is run with; empty: as the parameters say")
     gpus_per_run: Int = Field(1, ge=1, description="GPUs that a run gets")
-    after_run: list[Literal["reconstruct"]] = Field(["reconstruct"], description="notebooks after each run")
+    after_run: list[Literal["evaluate", "reconstruct"]] = Field(
+        ["reconstruct"], description="what follows each run"
+    )
+    evaluation: dict[str, Any] = Field({}, description="of evaluate: its data, metrics and other parameters")
     after_sweep: list[Literal["ablation", "figures", "report"]] = Field(
         ["ablation", "figures", "report"], description="what follows the last run"
     )
     limit: Float = Field(0, ge=0, description="seconds that one notebook may take; 0: as long as it needs")
+    grace: Float = Field(60, gt=0, description="seconds after that for its checkpoint, before it is killed")
     retries: Int = Field(2, ge=0, description="times that a run is started again after it was killed")
+
+    @property
+    def measuring(self) -> tuple[EvalConfig, str]:
+        """What `evaluate` is asked for, and its data. Raises `ConfigError`."""
+        params = {name: value for name, value in self.evaluation.items() if name != "data"}
+        return parse(params, EvalConfig)[0], str(self.evaluation.get("data") or "")
 
 
 class Cell(NamedTuple):
@@ -73,7 +92,7 @@ def read_plan(file: Path, **changes: Any) -> Plan:
     """A sweep file as a plan, with some of its values changed. Raises `ConfigError` for anything that the
     train notebook would refuse, and names the cell.
     """
-    values = {"sweep": file.stem} | _read_yaml(file) | changes
+    values = {"sweep": file.stem} | read_yaml(file) | changes
     unknown = [name for name in values if name not in SweepConfig.model_fields]
     if unknown:
         known = ", ".join(SweepConfig.model_fields)
@@ -86,7 +105,17 @@ def read_plan(file: Path, **changes: Any) -> Plan:
         raise ConfigError(
             f"{file}: {where} is not usable ({first['msg']}): see tok1d/sweep_plan.py"
         ) from None
+    check_evaluation(config, file)
     return Plan(config, plan_cells(config))
+
+
+def check_evaluation(config: SweepConfig, file: Path) -> None:
+    if config.evaluation and "evaluate" not in config.after_run:
+        raise ConfigError(f"{file}: evaluation: is not used: write after_run: [evaluate, reconstruct] too")
+    try:
+        config.measuring  # noqa: B018
+    except ConfigError as error:
+        raise ConfigError(f"{file}: evaluation: {error}") from None
 
 
 def complete(plan: Plan) -> bool:
@@ -101,12 +130,12 @@ def marks(plan: Plan) -> dict[str, Any]:
     """What `sweep_done.json` holds: when each run was finished, and what was done then."""
     done = [cell.run / "done.json" for cell in plan.cells]
     times = {path.parent.name: path.stat().st_mtime_ns if path.exists() else 0 for path in done}
-    config = plan.config
-    return {"finished": times, "after_run": config.after_run, "after_sweep": config.after_sweep}
+    parts = plan.config.model_dump(mode="json", include={"after_run", "evaluation", "after_sweep"})
+    return {"finished": times} | parts
 
 
 def plan_cells(config: SweepConfig) -> list[Cell]:
-    own = own_parameters(TRAIN)
+    own, measuring = own_parameters(TRAIN), config.measuring[0]
     shared = (read_params(config.base) if config.base else {}) | config.params
     seeds = [{"seed": seed} for seed in config.seeds] or [{}]
     points = [
@@ -130,6 +159,7 @@ def plan_cells(config: SweepConfig) -> list[Cell]:
         try:
             _, data, tokenizer, train, _ = parse(params, *NOTEBOOKS["train"])
             parse({"run": name}, RunConfig)
+            check_counts([tokenizer, measuring])
         except ConfigError as error:
             raise ConfigError(f"run {name} of the sweep: {error}") from None
         cells[name] = Cell(name, params, data, tokenizer, train)

@@ -5,13 +5,16 @@ TOK1D_SLOTS=4 says how many runs at a time, or TOK1D_GPUS=0,1,5 which GPUs.
 
 import os
 
-import torch
 from parsl import Config, HighThroughputExecutor
 from parsl.providers import LocalProvider
 
-gpus = [str(i) for i in range(torch.cuda.device_count())]
+gpus = []
 if "TOK1D_GPUS" in os.environ:
     gpus = os.environ["TOK1D_GPUS"].split(",")
+elif any(os.path.exists(f"/dev/{driver}") for driver in ("nvidiactl", "kfd", "dxg")):  # NVIDIA, AMD, Windows
+    import torch  # seconds
+
+    gpus = [str(i) for i in range(torch.cuda.device_count())]
 
 config = Config(
     executors=[
@@ -21,7 +24,7 @@ config = Config(
             cores_per_worker=1e-3,  # GPUs are what is scarce
             address="127.0.0.1",
             heartbeat_period=2,
-            heartbeat_threshold=15,  # seconds until runs of a killed pool start again
+            heartbeat_threshold=10,  # seconds until runs of a killed pool start again
             block_error_handler=False,
             encrypted=False,
             provider=LocalProvider(init_blocks=1, min_blocks=0, max_blocks=1),  # two would book the same GPUs
