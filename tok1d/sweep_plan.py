@@ -8,6 +8,8 @@ cells:                             # a list of differences from it; each may hav
   - {encoder_init: random, random_like: dinov2}
 grid: {num_latent_tokens: [16, 32, 64]}      # times every combination of these
 seeds: [0, 1, 2]                             # times these
+after_run: [evaluate, reconstruct]           # what follows each run
+evaluation: {data: photos/val, metrics: [psnr, ssim, rfid]}      # what `evaluate` is asked for
 """
 
 from __future__ import annotations
