@@ -42,6 +42,13 @@ def finish(file: Path, enter: Sequence[str] = ()) -> str:
     return done.stdout + done.stderr
 
 
+def refused(file: Path, *more: str) -> str:
+    """The sentence that a sweep is refused with."""
+    done = subprocess.run(command(file, *more), cwd=REPO, env=SLOTS, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stdout + done.stderr
+    return done.stderr
+
+
 def until(condition, seconds: float = 120):
     deadline = time.monotonic() + seconds
     while not (found := condition()):

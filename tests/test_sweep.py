@@ -5,8 +5,10 @@ import json
 import signal
 import subprocess
 
+import nbformat
 import pytest
-from sweeping import SLOTS, command, finish, processes, run_of, start, steps_of, sweep_file, until
+from nbclient import NotebookClient
+from sweeping import SLOTS, command, finish, processes, refused, run_of, start, steps_of, sweep_file, until
 from workbench import REPO
 
 
@@ -31,7 +33,25 @@ def test_each_run_has_its_device_and_again_there_is_nothing_to_do(tmp_path):
     assert len(lines) == 1 + 3 * 3 and ",seed," in lines[0]
     before = {run.name: (run / "done.json").stat().st_mtime_ns for run in runs}
     assert "nothing to do" in finish(file)
+    assert "was started with steps=12, not 13: type another run" in refused(file, "-p", "steps=13")
     assert before == {run.name: (run / "done.json").stat().st_mtime_ns for run in runs}
+
+
+def test_a_notebook_cell_runs_a_sweep_under_one_live_table(tmp_path):
+    file, notebook = sweep_file(tmp_path), nbformat.v4.new_notebook()
+    source = (
+        "from tok1d.sweep import run_sweep\nfrom tok1d.sweep_plan import read_plan\n"
+        f"plan = read_plan({str(file)!r}, {{'steps': 40}}, outputs={str(tmp_path / 'outputs')!r})\n"
+        "run_sweep(plan)"
+    )
+    notebook.cells = [nbformat.v4.new_code_cell(source)]
+    env = SLOTS | {"TOK1D_HEADLESS": "0"}
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(REPO)}}).execute(env=env)
+    outputs = notebook.cells[0].outputs
+    tables = [out["data"]["text/markdown"] for out in outputs if "text/markdown" in out.get("data", {})]
+    (table,) = tables
+    assert "| run | done | 40 / 40 |" in table and "images/s" in table
+    assert "1 of 1 runs are finished" in "".join(out.get("text", "") for out in outputs)
 
 
 def test_a_killed_kernel_a_run_that_raises_one_over_its_limit_and_one_that_hangs(tmp_path):

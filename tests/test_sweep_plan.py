@@ -47,6 +47,15 @@ def test_cells_times_grid_times_seeds(tmp_path):
     assert last.run.path == Path("outputs/mine/mine-8-elastic-True-s7")
 
 
+def test_parameters_from_outside_hold_for_all_runs_but_not_for_the_grid(tmp_path):
+    file = written(
+        tmp_path, cells=[{"lr": 1e-4, "steps": 7}, {"lr": 1e-3}], grid={"num_latent_tokens": [4, 8]}
+    )
+    cells = read_plan(file, {"steps": 9, "num_latent_tokens": 2}).cells
+    assert {cell.train.steps for cell in cells} == {9}
+    assert [cell.tokenizer.num_latent_tokens for cell in cells] == [4, 8, 4, 8]
+
+
 def test_what_is_wrong_is_one_sentence_that_names_the_run(tmp_path):
     assert "run lr-2 of the sweep: lr must be at most 1" in sentence(tmp_path, cells=[{"lr": 2}])
     assert "did you mean steps?" in sentence(tmp_path, cells=[{"stepz": 3}])

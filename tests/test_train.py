@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from workbench import ENV, REPO, TINY, command, train_tiny
 
 from tok1d.config import ConfigError, RunConfig, TrainConfig
+from tok1d.files import replacing
 from tok1d.optimizers import set_learning_rate
-from tok1d.runs import Run, RunError, replacing
+from tok1d.runs import Run, RunError
 from tok1d.train import sample_num_tokens
 
 LONG = dict(steps=150, checkpoint_every=10)  # long enough to be killed on the way

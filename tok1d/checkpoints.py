@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import torch
 
+from tok1d.files import replacing
 from tok1d.parallel import in_pieces, whole
-from tok1d.runs import Run, RunError, replacing, writes
+from tok1d.runs import Run, RunError, writes
 from tok1d.state import State
 from tok1d.tokenizer import Tokenizer
 

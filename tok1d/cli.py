@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tok1d.config import NOTEBOOKS, ConfigError, EvalConfig, fields
+from tok1d.files import no_space
 from tok1d.params import parse, read_params
-from tok1d.runs import TRY_AGAIN, Lost, RunError, no_space
+from tok1d.runs import TRY_AGAIN, Lost, RunError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--site", type=Path, default=Path("params/sites/local.py"), help="where it runs")
     sweep.add_argument("--dry-run", action="store_true", help="list the runs, what is missing, and the hours")
     sweep.add_argument("-o", "--outputs", default="outputs", help="folder that holds every result")
+    _take_params(sweep)
     sweep.set_defaults(function=_sweep)
 
     watch = commands.add_parser(
@@ -232,7 +234,7 @@ def _doctor(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     from tok1d.sweep_plan import complete, read_plan
 
-    plan = read_plan(args.file, outputs=args.outputs)
+    plan = read_plan(args.file, _params_of(args), outputs=args.outputs)
     if complete(plan) and not args.dry_run:
         print(f"{plan.folder} is finished, nothing to do")
         return 0

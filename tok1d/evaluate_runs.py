@@ -18,8 +18,9 @@ from tok1d.config import ConfigError, DataConfig, EvalConfig
 from tok1d.data import Images, load_images
 from tok1d.eval_table import Cases, worst_rows
 from tok1d.evaluate import evaluate, reconstruct
+from tok1d.files import replacing
 from tok1d.metrics import NUMBERS, asked_as
-from tok1d.runs import Run, RunError, replacing
+from tok1d.runs import Run, RunError
 from tok1d.sources import find_sources
 from tok1d.tokenizer import Tokenizer
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from tok1d.batches import Images
 from tok1d.features import Extractor
+from tok1d.files import replacing
 from tok1d.images import RESIZE_RULE
-from tok1d.runs import replacing
 
 
 class FeatureStore:

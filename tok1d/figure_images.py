@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tok1d.card import card_id, protocol, same_card
 from tok1d.figure_style import PAGE, STYLE, show
-from tok1d.runs import Run, RunError, replacing
+from tok1d.files import replacing
+from tok1d.runs import Run, RunError
 from tok1d.series import counts_of, series_of, shared_count
 
 

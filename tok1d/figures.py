@@ -21,8 +21,9 @@ from tok1d import figure_images, figure_quality, figure_training, rate_distortio
 from tok1d.card import card_id, protocol
 from tok1d.config import ConfigError
 from tok1d.figure_style import show
+from tok1d.files import replacing
 from tok1d.metrics import NUMBERS
-from tok1d.runs import Run, replacing
+from tok1d.runs import Run
 
 Drawn = list[dict[str, Any]]
 

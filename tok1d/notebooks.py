@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig
+from tok1d.files import no_space
 from tok1d.params import parse, unknown_name, with_base
-from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError, no_space
+from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
 
 MARK = "# Parameters"  # first line of a parameters cell, and of the cell that papermill injects
 PER_RUN = ("train", "reconstruct")  # their executed notebooks belong to a run, the others to a sweep

@@ -17,8 +17,9 @@ from typing import Any
 import pandas as pd
 
 from tok1d.card import protocol
+from tok1d.files import replacing
 from tok1d.metrics import NUMBERS
-from tok1d.runs import Run, RunError, replacing
+from tok1d.runs import Run, RunError
 
 PUBLISHED = Path("outputs/published")
 BEGIN, END = "<!-- results: written by tok1d publish -->", "<!-- end of results -->"

@@ -14,19 +14,18 @@ writes at a time.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig, fields
+from tok1d.files import locked, replacing
 from tok1d.provenance import describe_environment
 
 UNDER_RUNNER = "TOK1D_RUNNER"  # set by `tok1d run`, which promotes finished.json once the notebook is saved
@@ -72,20 +71,23 @@ class Run:
         """The folder of a run with these parameters, new or to be continued. Raises `ConfigError` if it holds
         another.
         """
-        where = next(config for config in configs if isinstance(config, RunConfig)).folder
-        params = {name: value for config in configs for name, value in config.model_dump(mode="json").items()}
-        run = cls(where)
+        run = cls(next(config for config in configs if isinstance(config, RunConfig)).folder)
         run.path.mkdir(parents=True, exist_ok=True)
-        free = FREE_TO_CHANGE if run.begun else FREE_TO_CHANGE | NOT_BEGUN
-        if (run.path / "params.yaml").exists():
-            for name, old in run.params.items():
-                if name not in free and name in params and params[name] != old:
-                    raise ConfigError(
-                        f"{run.path} was started with {name}={old}, not {params[name]}: "
-                        f"type another run=NAME, or delete that folder"
-                    )
+        params = run.agree(*configs)
         run.write_text("params.yaml", yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
         return run
+
+    def agree(self, *configs: Config) -> dict[str, Any]:
+        """These parameters by name. Raises `ConfigError` if the folder holds a run of others."""
+        params = {name: value for config in configs for name, value in config.model_dump(mode="json").items()}
+        free = FREE_TO_CHANGE if self.begun else FREE_TO_CHANGE | NOT_BEGUN
+        for name, old in (self.params if (self / "params.yaml").exists() else {}).items():
+            if name not in free and name in params and params[name] != old:
+                raise ConfigError(
+                    f"{self.path} was started with {name}={old}, not {params[name]}: "
+                    f"type another run=NAME, or delete that folder"
+                )
+        return params
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -239,48 +241,11 @@ class Run:
             yield
 
 
-def locked(handle: IO, patience: float = 0) -> bool:
-    """Lock an open file, for as long as it is open here or in a process that inherits it; False if another
-    has it for more than `patience` seconds.
-    """
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.2)
-
-
 def writes() -> bool:
     """Whether this is the process, of those that train together, that writes the run folder."""
     from tok1d.distributed import is_main  # here, so that 'tok1d run' answers at once for a finished run
 
     return is_main()
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; it becomes `path`, on disk and whole, when the block ends without an
-    error.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        if temporary.is_file():
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def no_space(error: BaseException) -> bool:
-    """Whether it says that the disk is full, or a quota used up."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:

@@ -20,8 +20,10 @@ import yaml
 from parsl.config import Config
 from parsl.executors import HighThroughputExecutor
 
-from tok1d.config import ConfigError
-from tok1d.runs import RunError, locked, replacing
+from tok1d.config import NOTEBOOKS, ConfigError
+from tok1d.files import locked, replacing
+from tok1d.params import parse
+from tok1d.runs import RunError
 from tok1d.sweep_after import after_sweep
 from tok1d.sweep_after_run import left
 from tok1d.sweep_cell import CellFailed, run_cell
@@ -48,6 +50,9 @@ def run_sweep(plan: Plan, site: Path = SITE) -> int:
         wrong = missing(plan._replace(cells=todo))
         if wrong:
             raise ConfigError(wrong[0])
+        for cell in plan.cells:
+            if cell.run.begun:
+                cell.run.agree(*parse(cell.params, *NOTEBOOKS["train"]))
         for cell in todo:
             prepare(cell)
         write_plan(plan)

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from tok1d.card import card_id, protocol
-from tok1d.runs import RunError, replacing
+from tok1d.files import replacing
+from tok1d.runs import RunError
 from tok1d.series import series_of
 from tok1d.sweep_plan import Cell, Plan, marks
 

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import psutil
 
+from tok1d.files import locked, no_space, replacing
 from tok1d.following import FOLLOWS
-from tok1d.runs import TRY_AGAIN, Run, locked, no_space, replacing
+from tok1d.runs import TRY_AGAIN, Run
 from tok1d.sweep_after_run import arguments, left
 from tok1d.sweep_plan import SweepConfig
 

@@ -14,6 +14,7 @@ evaluation: {data: photos/val, metrics: [psnr, ssim, rfid]}      # what `evaluat
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
@@ -90,10 +91,12 @@ class Plan(NamedTuple):
         return Path(self.config.outputs) / self.config.sweep
 
 
-def read_plan(file: Path, **changes: Any) -> Plan:
-    """A sweep file as a plan, with some of its values changed. Raises `ConfigError` for anything that the
-    train notebook would refuse, and names the cell.
+def read_plan(file: str | Path, params: dict[str, Any] | None = None, **changes: Any) -> Plan:
+    """A sweep file as a plan, with some of its values changed; `params` hold for all of its runs, but for
+    what the grid and the seeds say. Raises `ConfigError` for anything that the train notebook would refuse,
+    and names the cell.
     """
+    file = Path(file)
     values = {"sweep": file.stem} | read_yaml(file) | changes
     unknown = [name for name in values if name not in SweepConfig.model_fields]
     if unknown:
@@ -108,7 +111,7 @@ def read_plan(file: Path, **changes: Any) -> Plan:
             f"{file}: {where} is not usable ({first['msg']}): see tok1d/sweep_plan.py"
         ) from None
     check_evaluation(config, file)
-    return Plan(config, plan_cells(config))
+    return Plan(config, plan_cells(config, params or {}))
 
 
 def check_evaluation(config: SweepConfig, file: Path) -> None:
@@ -129,14 +132,15 @@ def complete(plan: Plan) -> bool:
 
 
 def marks(plan: Plan) -> dict[str, Any]:
-    """What `sweep_done.json` holds: when each run was finished, and what was done then."""
+    """What `sweep_done.json` holds: the runs' parameters, when each was finished, and what was done then."""
     done = [cell.run / "done.json" for cell in plan.cells]
     times = {path.parent.name: path.stat().st_mtime_ns if path.exists() else 0 for path in done}
     parts = plan.config.model_dump(mode="json", include={"after_run", "evaluation", "after_sweep"})
-    return {"finished": times} | parts
+    params = json.dumps([cell.params for cell in plan.cells], sort_keys=True)
+    return {"params": hashlib.sha256(params.encode()).hexdigest(), "finished": times} | parts
 
 
-def plan_cells(config: SweepConfig) -> list[Cell]:
+def plan_cells(config: SweepConfig, asked: dict[str, Any]) -> list[Cell]:
     own, measuring = own_parameters(TRAIN), config.measuring[0]
     shared = (read_params(config.base) if config.base else {}) | config.params
     seeds = [{"seed": seed} for seed in config.seeds] or [{}]
@@ -153,7 +157,7 @@ def plan_cells(config: SweepConfig) -> list[Cell]:
         named = delta["run"] if "run" in delta else name_of(difference)
         name = "-".join(filter(None, [named, name_of(point), f"s{seed['seed']}" if seed else ""])) or "run"
         where = {"outputs": config.outputs, "sweep": config.sweep, "run": name}
-        params = own | shared | delta | point | seed | where
+        params = own | shared | delta | asked | point | seed | where
         if name in cells:
             raise ConfigError(
                 f"two runs of the sweep are called {name}: give each of cells: its own run: NAME"

@@ -12,8 +12,9 @@ from typing import Any
 
 from IPython.display import DisplayHandle
 
+from tok1d.files import replacing
 from tok1d.headless import headless
-from tok1d.runs import Run, RunError, replacing
+from tok1d.runs import Run, RunError
 from tok1d.sweep_cell import BEAT, STATUS
 from tok1d.sweep_plan import Plan
 from tok1d.tables import table

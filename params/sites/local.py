@@ -16,18 +16,26 @@ elif any(os.path.exists(f"/dev/{driver}") for driver in ("nvidiactl", "kfd", "dx
 
     gpus = [str(i) for i in range(torch.cuda.device_count())]
 
+slots = int(os.environ.get("TOK1D_SLOTS", len(gpus) or 2))
+threads = max(1, (os.cpu_count() or 1) // slots)  # more would be in each other's way
+
 config = Config(
     executors=[
         HighThroughputExecutor(
             available_accelerators=gpus,
-            max_workers_per_node=int(os.environ.get("TOK1D_SLOTS", len(gpus) or 2)),
+            max_workers_per_node=slots,
             cores_per_worker=1e-3,  # GPUs are what is scarce
             address="127.0.0.1",
             heartbeat_period=2,
             heartbeat_threshold=10,  # seconds until runs of a killed pool start again
             block_error_handler=False,
             encrypted=False,
-            provider=LocalProvider(init_blocks=1, min_blocks=0, max_blocks=1),  # two would book the same GPUs
+            provider=LocalProvider(
+                init_blocks=1,
+                min_blocks=0,
+                max_blocks=1,  # two would book the same GPUs
+                worker_init=f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{threads}}}",
+            ),
         )
     ],
     strategy_period=1,
