@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from tok1d import set_numbers as numbers
 from tok1d.bootstrap import (
-    interval_of_difference,
-    interval_of_frechet,
-    interval_of_frechet_difference,
-    interval_of_kid,
+    deviations,
+    interval_by_halves,
+    interval_of_distance,
     interval_of_mean,
+    interval_of_sum,
 )
 from tok1d.distances import frechet, kid
 from tok1d.influence import frechet_influence, kid_influence
+from tok1d.set_numbers import set_numbers
 
 REPEATS, TRUTH = 500, 4000
 DIM = 4
@@ -54,7 +56,7 @@ def test_intervals_of_a_paired_difference():
     rng, found = np.random.default_rng(2), []
     for i in range(REPEATS):
         a = psnrs(rng, 100)
-        found.append(interval_of_difference(a, a - rng.gamma(0.36, 0.5 / 0.6, 100), seed=i))
+        found.append(interval_of_mean(a - (a - rng.gamma(0.36, 0.5 / 0.6, 100)), seed=i))
     assert 0.92 <= coverage(found, 0.3) <= 0.98
     assert np.mean([low > 0 for low, _ in found]) > 0.95
 
@@ -68,26 +70,56 @@ def test_intervals_of_the_frechet_distance(paired):
         return (a, b) if paired else (a, reconstructions(rng, 150)[1])
 
     truth = np.mean([frechet(*draw()) for _ in range(TRUTH)])
-    found = [interval_of_frechet(*draw(), seed=i, paired=paired) for i in range(REPEATS)]
+    found = [interval_of_distance(frechet_influence(*draw()), 2000, i, paired) for i in range(REPEATS)]
     assert 0.92 <= coverage(found, truth) <= 0.98
 
 
-def test_intervals_of_a_difference_of_frechet_distances():
-    rng = np.random.default_rng(4)
+def two_runs(rng: np.random.Generator, count: int) -> tuple:
+    original, a = reconstructions(rng, count)
+    return original, a, a + 0.3 * rng.normal(size=a.shape) + 0.1
 
-    def draw() -> tuple:
-        original, a = reconstructions(rng, 200)
-        return original, a, a + 0.3 * rng.normal(size=a.shape) + 0.1
 
-    true = np.mean([frechet(x, a) - frechet(x, b) for x, a, b in (draw() for _ in range(TRUTH))])
-    found = [interval_of_frechet_difference(*draw(), seed=i) for i in range(REPEATS)]
-    assert 0.92 <= coverage(found, true) <= 0.98
+@pytest.mark.parametrize(("metric", "subset"), [("rfid", 0), ("kid", 1000), ("kid", 25)])
+def test_intervals_of_a_difference_of_distances(metric, subset, monkeypatch):
+    """Of KID also where it is the mean over random subsets of 25 images, which add to the spread."""
+    monkeypatch.setattr(numbers, "KID_SUBSETS", 20)
+    monkeypatch.setattr(numbers, "KID_SUBSET", subset)
+    rng, differences, found, without = np.random.default_rng(4), [], [], []
+    for i in range(REPEATS):
+        original, *runs = two_runs(rng, 100)
+        a, b = (set_numbers(metric, original, made, resamples=1)[metric] for made in runs)
+        subsets = None if a.subsets is None else b.subsets - a.subsets
+        differences.append(b.value - a.value)
+        found.append(interval_of_sum([b.parts - a.parts, *deviations(subsets)], 1000, seed=i))
+        without.append(interval_of_mean(b.parts - a.parts, 1000, seed=i))
+    truth = np.mean(differences)
+    assert 0.92 <= coverage(found, truth) <= 0.98
+    assert (coverage(without, truth) < 0.9) == (subset == 25)
+
+
+def test_intervals_of_what_lies_in_neighbourhoods():
+    """Of precision, recall, density and coverage, and of their differences."""
+    rng, values, found = np.random.default_rng(5), {}, {}
+    for _ in range(200):
+        original, *runs = two_runs(rng, 100)
+        a, b = (set_numbers("prdc", original, made, resamples=1) for made in runs)
+        for name in a:
+            change = b[name].value - a[name].value
+            interval = interval_by_halves(change, b[name].subsets - a[name].subsets)
+            for key, value, ends in ((name, *a[name][:2]), (f"{name} difference", change, interval)):
+                values.setdefault(key, []).append(value)
+                found.setdefault(key, []).append(ends)
+    assert len(values) == 8
+    for name, drawn in values.items():
+        truth = np.mean(drawn)
+        assert 0.9 <= np.mean([low <= truth <= high for low, high in found[name]]) <= 0.99, name
 
 
 def test_with_fewer_images_than_features_they_are_rather_too_wide():
     rng = np.random.default_rng(5)
     truth = np.mean([frechet(*reconstructions(rng, 40, dim=64)) for _ in range(TRUTH // 4)])
-    found = [interval_of_frechet(*reconstructions(rng, 40, dim=64), seed=i) for i in range(REPEATS)]
+    draws = [reconstructions(rng, 40, dim=64) for _ in range(REPEATS)]
+    found = [interval_of_distance(frechet_influence(*draw), seed=i) for i, draw in enumerate(draws)]
     assert coverage(found, truth) >= 0.92
 
 
@@ -99,7 +131,8 @@ def test_intervals_of_kid():
 
     truth = np.mean([kid(*draw())[0] for _ in range(TRUTH // 4)])
     pairs = [draw() for _ in range(REPEATS)]
-    found = [interval_of_kid(kid(*pair)[0], *pair, seed=i, paired=False) for i, pair in enumerate(pairs)]
+    influences = [kid_influence(*pair, kid(*pair)[0]) for pair in pairs]
+    found = [interval_of_distance(x, seed=i, paired=False) for i, x in enumerate(influences)]
     assert 0.92 <= coverage(found, truth) <= 0.98
 
 
@@ -129,7 +162,7 @@ def test_influence_is_the_derivative_by_the_weight_of_an_image(counts):
 
 def test_influence_on_kid_is_what_leaving_an_image_out_changes():
     a, b = reconstructions(np.random.default_rng(9), 100)
-    ours = sum(kid_influence(a, b))
+    ours = kid_influence(a, b, kid(a, b)[0]).parts
     left_out = [kid(np.delete(a, i, 0), np.delete(b, i, 0))[0] for i in range(100)]
     jackknife = 99 * (kid(a, b)[0] - np.array(left_out))
     assert np.corrcoef(ours, jackknife)[0, 1] > 0.98
@@ -139,8 +172,9 @@ def test_influence_on_kid_is_what_leaving_an_image_out_changes():
 def test_pairs_tell_smaller_differences_than_two_intervals():
     original, a = reconstructions(np.random.default_rng(10), 200)
     b = a + 0.05
-    low, high = interval_of_frechet_difference(original, a, b)
-    alone = interval_of_frechet(original, a)
+    influences = [frechet_influence(original, made) for made in (a, b)]
+    low, high = interval_of_mean(influences[0].parts - influences[1].parts)
+    alone = interval_of_distance(influences[0])
     assert high - low < (alone[1] - alone[0]) / 3 and low < frechet(original, a) - frechet(original, b) < high
 
 
@@ -156,4 +190,4 @@ def test_equal_values_and_too_few():
     assert interval_of_mean(np.full(10, 3.0)) == (3, 3)
     assert np.isnan(interval_of_mean(np.array([3.0]))).all()
     a, _ = reconstructions(np.random.default_rng(12), 50)
-    assert np.allclose(interval_of_frechet(a, a), 0, atol=1e-9)
+    assert np.allclose(interval_of_distance(frechet_influence(a, a)), 0, atol=1e-9)

@@ -8,7 +8,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from tok1d import distances
-from tok1d.distances import frechet, frechet_infinity, gaussian, kid, prdc, small_sample_warning
+from tok1d.distances import frechet, frechet_infinity, gaussian, kid, small_sample_warning
+from tok1d.neighbourhoods import Neighbourhoods, half, prdc
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +135,23 @@ def test_prdc_of_points_on_a_line():
     assert found.recall == pytest.approx(1 / 4)  # 10, within 27.4 of 30; 2 is not within 0.1 of 2.5
     assert found.density == pytest.approx((2 + 2 + 0) / 3)  # 2.5 and 2.6: in the balls around 2 and 10
     assert found.coverage == pytest.approx(2 / 4)  # those of 2 and 10
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_neighbourhoods_in_a_half_are_those_of_the_half_alone(paired):
+    real, made = (
+        features(*MANY),
+        features(300, 64, seed=1, scale=0.8) if paired else features(280, 64, seed=1),
+    )
+    near, rng = Neighbourhoods(real, made), np.random.default_rng(3)
+    for _ in range(5):
+        some = half(len(real), rng)
+        others = some if paired else half(len(made), rng)
+        assert near.numbers(some, others) == pytest.approx(prdc(real[some], made[others]))
+    halves = near.halves(paired)
+    assert all(len(values) == 100 and values.std() > 0 for values in halves.values())
+    again = Neighbourhoods(real, made).halves(paired)
+    assert all((again[name] == halves[name]).all() for name in halves)
 
 
 def test_equal_sets_have_all_of_each_other():

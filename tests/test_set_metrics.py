@@ -8,10 +8,11 @@ from test_evaluate import build, roads
 from test_evaluate_runs import finished_run
 
 from tok1d.cli import main
+from tok1d.comparison import compare
 from tok1d.config import EvalConfig
 from tok1d.distances import frechet
 from tok1d.evaluate import evaluate, reconstruct
-from tok1d.evaluate_runs import worst
+from tok1d.evaluate_runs import evaluate_run, worst
 from tok1d.features import Extractor, build_extractor
 
 N = 6
@@ -78,6 +79,26 @@ def test_two_runs_are_compared_over_the_same_images(weights, tmp_path, capsys):
     cases = worst(a, "rfid", count=3)
     assert list(cases.rows.inception_shift) == sorted(cases.rows.inception_shift, reverse=True)
     assert cases.originals.shape == (3, 3, 16, 16) and cases.originals.dtype == torch.uint8
+
+
+def test_differences_of_every_distance_have_intervals(weights, tmp_path):
+    a, b = finished_run(tmp_path, "a"), finished_run(tmp_path, "b", seed=1)
+    config = EvalConfig(metrics="rfid,kid,prdc", token_counts=4, inception_weights=weights, resamples=100)
+    for run in (a, b):
+        evaluate_run(run, config)
+    names = ("rfid", "kid", "precision", "recall", "density", "coverage")
+    (there,), (back,), (same,) = (compare(*runs, config) for runs in ((a, b), (b, a), (a, a)))
+    for name in names:
+        low, high = there[f"{name}_interval"]
+        assert there[name] == b.evaluation["results"][0][name] - a.evaluation["results"][0][name]
+        assert low <= there[name] <= high and there["rfid"] != 0
+        assert back[name] == -there[name]
+        assert back[f"{name}_interval"] == pytest.approx([-high, -low], rel=1e-6)
+        assert same[name] == 0 and same[f"{name}_interval"] == [0, 0]
+    table = pd.read_parquet(a / "eval.parquet")
+    for name in ("rfid", "kid"):
+        assert table[name].mean() == pytest.approx(a.evaluation["results"][0][name])
+    assert "rfid_interval" not in compare(a, b, config.model_copy(update={"resamples": 0}))[0]
 
 
 def test_prefetch_names_the_files_of_metrics(real_weights, capsys):

@@ -1,8 +1,8 @@
 """95 % intervals: how much a number would change if other images of the same kind had been measured.
 
-    low, high = interval_of_mean(psnrs)                             # of a mean over images
-    low, high = interval_of_difference(psnrs_a, psnrs_b)            # of two runs on the same images
-    low, high = interval_of_frechet(originals, reconstructions)     # of FID
+    low, high = interval_of_mean(psnrs)                     # of a mean over images
+    low, high = interval_of_mean(psnrs_a - psnrs_b)         # of the difference of two runs on the same images
+    low, high = interval_of_distance(frechet_influence(originals, reconstructions))  # of FID
 
 All are bootstraps over images: resampled with replacement `resamples` times, with a seed of their own. Their
 ends are the BCa ones (Efron 1987, "Better bootstrap confidence intervals"), which correct the plain
@@ -13,8 +13,8 @@ contributes (`tok1d.influence`). Resampling the sets themselves would need a mat
 and would measure sets with 37 % fewer different images: such distances are larger, by a bias of their own,
 and spread more. How often the intervals hold the true value is measured by tests/test_bootstrap.py.
 
-For precision, recall, density and coverage: the mean of what `distances.prdc_per_image` says of each image,
-given the neighbourhoods of the set that was measured.
+Precision, recall, density and coverage are no means over images at all: theirs come from random halves of the
+images (`tok1d.neighbourhoods`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tok1d.distances import Features
-from tok1d.influence import frechet_influence, kid_influence
+from tok1d.influence import Influence
 
 LEVEL = 0.95
 CHUNK = 2**22  # resampled values at once: 34 MB
@@ -34,51 +33,38 @@ Interval = tuple[float, float]
 
 def interval_of_mean(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> Interval:
     """For the mean over all images of the kind that gave `values` [N]; a single one gives (nan, nan)."""
-    return _of_means([np.asarray(values, np.float64)], resamples, seed)
+    return interval_of_sum([np.asarray(values, np.float64)], resamples, seed)
 
 
-def interval_of_difference(a: np.ndarray, b: np.ndarray, resamples: int = 2000, seed: int = 0) -> Interval:
-    """For the mean of a - b, of values [N] of the same images in the same order."""
-    return interval_of_mean(np.asarray(a, np.float64) - np.asarray(b, np.float64), resamples, seed)
-
-
-def interval_of_frechet(
-    a: Features, b: Features, resamples: int = 2000, seed: int = 0, paired: bool = True
+def interval_of_distance(
+    influence: Influence,
+    resamples: int = 2000,
+    seed: int = 0,
+    paired: bool = True,
+    subsets: np.ndarray | None = None,
 ) -> Interval:
-    """For the Fréchet distance to be expected of as many images: with its finite-N bias, not without it.
+    """For the distance between two sets, to be expected of as many images: with its finite-N bias.
 
-    `paired`: image i of `b` was made from image i of `a`, as reconstructions are; they are resampled
-    together. Where the distance is little more than that bias, the interval tends to be too wide.
+    `paired`: image i of the second set was made from image i of the first, as reconstructions are; they are
+    resampled together. `subsets`: the distance was estimated as the mean of these, of random subsets (KID).
+    Where a Fréchet distance is little more than its bias, the interval tends to be too wide.
     """
-    influence = frechet_influence(a, b)
-    return _of_distance(influence.value, influence.a, influence.b, resamples, seed, paired)
+    samples = [influence.parts] if paired else [influence.value + influence.a, influence.b]
+    return interval_of_sum([*samples, *deviations(subsets)], resamples, seed)
 
 
-def interval_of_frechet_difference(
-    reference: Features, a: Features, b: Features, resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """For frechet(reference, a) - frechet(reference, b), where image i of each was made from image i of the
-    reference.
-    """
-    first, second = frechet_influence(reference, a), frechet_influence(reference, b)
-    change = first.a + first.b - second.a - second.b
-    return interval_of_mean(first.value - second.value + change, resamples, seed)
+def deviations(subsets: np.ndarray | None) -> list[np.ndarray]:
+    """What random subsets add to the spread: a sample with mean 0, or none where all images were taken."""
+    return [] if subsets is None else [subsets - subsets.mean()]
 
 
-def interval_of_kid(
-    value: float, a: Features, b: Features, resamples: int = 2000, seed: int = 0, paired: bool = True
-) -> Interval:
-    """For KID, of which `value` is the estimate (the mean that `distances.kid` returns)."""
-    return _of_distance(value, *kid_influence(a, b, seed), resamples, seed, paired)
+def interval_by_halves(value: float, halves: np.ndarray) -> Interval:
+    """For a number that is known in random halves of the images, too: it spreads as they do."""
+    reach = NormalDist().inv_cdf((1 + LEVEL) / 2) * float(halves.std(ddof=1))
+    return value - reach, value + reach
 
 
-def _of_distance(
-    value: float, a: np.ndarray, b: np.ndarray, resamples: int, seed: int, paired: bool
-) -> Interval:
-    return _of_means([value + a + b] if paired else [value + a, b], resamples, seed)
-
-
-def _of_means(samples: list[np.ndarray], resamples: int, seed: int) -> Interval:
+def interval_of_sum(samples: list[np.ndarray], resamples: int = 2000, seed: int = 0) -> Interval:
     """For the sum of the means of samples that are independent of each other."""
     if min(map(len, samples)) < 2:
         return float("nan"), float("nan")

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tok1d.bootstrap import interval_of_difference, interval_of_frechet_difference
+from tok1d.bootstrap import Interval, deviations, interval_by_halves, interval_of_sum
 from tok1d.card import same_card
 from tok1d.config import ConfigError, EvalConfig
-from tok1d.eval_table import columns_of, read_table
-from tok1d.metrics import NUMBERS
+from tok1d.eval_table import columns_of, read_table, subsets_of
+from tok1d.metrics import NUMBERS, asked_as
+from tok1d.neighbourhoods import PRDC
 from tok1d.runs import Run
-from tok1d.set_metrics import INDEX
 
 
-def compare(
-    first: Run, second: Run, config: EvalConfig, features: Path | None = None, others: Path | None = None
-) -> list[dict[str, Any]]:
+def compare(first: Run, second: Run, config: EvalConfig) -> list[dict[str, Any]]:
     """`second` minus `first` at each token count that both have: a dict of differences with intervals.
 
     Paired over the images: what makes an image hard for both cancels out, so the interval is narrower than
-    those of the two numbers. `features` and `others` are the folders in which the two evaluations left the
-    features behind distances of sets. Raises `RunError` when the cards differ, `ConfigError` without a
+    those of the two numbers. Distances of sets are compared by each image's part in them, which
+    `tok1d.set_numbers` left in the table. Raises `RunError` when the cards differ, `ConfigError` without a
     common count.
     """
     same_card([first, second])
@@ -36,38 +30,29 @@ def compare(
             f"{first.path} was evaluated at {asked[0]} tokens, {second.path} at {asked[1]}: "
             f"there is no common count to compare"
         )
-    shared = set(columns_of(first / "eval.parquet")) & set(columns_of(second / "eval.parquet"))
-    names = [name for name, metric in NUMBERS.items() if name in shared and metric.case == name]
     rows = []
     for count in counts:
-        row: dict[str, Any] = {"num_tokens": count}
-        a, b = (read_table(run / "eval.parquet", count, names) for run in (first, second))
-        for name in names:
-            row[name] = float((b[name] - a[name]).mean())
-            low, high = interval_of_difference(
-                b[name].to_numpy(), a[name].to_numpy(), config.resamples, seed=0
-            )
-            row[f"{name}_interval"] = [float(low), float(high)]
-        for name, network in (("rfid", "inception"), ("frechet_dinov2", "dinov2")):
-            if name in mine[count] and name in theirs[count]:
-                row[name] = theirs[count][name] - mine[count][name]
-                if ours := kept(features, network, count):
-                    _, theirs_made = kept(others, network, count)
-                    row[f"{name}_interval"] = interval_of_frechet_difference(
-                        ours[0], theirs_made, ours[1], config.resamples, seed=0
-                    )
-        rows.append(row)
+        names = [name for name in NUMBERS if asked_as(name) and name in mine[count] and name in theirs[count]]
+        changes = {name: theirs[count][name] - mine[count][name] for name in names}
+        found = intervals(first, second, count, changes, config.resamples) if config.resamples else {}
+        ends = {f"{name}_interval": list(interval) for name, interval in found.items()}
+        rows.append({"num_tokens": count} | changes | ends)
     return rows
 
 
-def kept(folder: Path | None, network: str, count: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """A network's features of originals and reconstructions that an evaluation left in its scratch folder.
-
-    None if it left none, or if the reference is another set.
-    """
-    index = json.loads((folder / INDEX).read_text()).get(network) if folder else None
-    if not index or not index["paired"]:
-        return None
-    paths = index["originals"], index["made"][str(count)]
-    originals, made = (np.memmap(path, np.float32, mode="c").reshape(-1, index["dim"]) for path in paths)
-    return originals, made
+def intervals(
+    first: Run, second: Run, count: int, changes: dict[str, float], resamples: int
+) -> dict[str, Interval]:
+    """Of differences by name, where the two tables say enough."""
+    tables = first / "eval.parquet", second / "eval.parquet"
+    mine, theirs = (subsets_of(path, count) for path in tables)
+    subsets = {name: theirs[name] - mine[name] for name in changes if name in mine and name in theirs}
+    shared = [name for name in changes if all(name in columns_of(path) for path in tables)]
+    a, b = (read_table(path, count, shared) for path in tables)
+    found = {}
+    for name in shared:
+        parts = b[name].to_numpy() - a[name].to_numpy()
+        found[name] = interval_of_sum([parts, *deviations(subsets.get(name))], resamples)
+    for name in subsets.keys() & PRDC._fields:
+        found[name] = interval_by_halves(changes[name], subsets[name])
+    return found

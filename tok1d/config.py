@@ -75,6 +75,7 @@ class EvalConfig(Config):
         description="what to measure; also lpips, rfid, rfid_infinity, kid, prdc, frechet_dinov2",
     )
     eval_batch_size: Int = Field(50, ge=1, description="images at once")
+    eval_devices: Int = Field(0, ge=0, description="GPUs to evaluate on at most; 0: all")
     eval_images: Int = Field(0, ge=0, description="validation images to measure; 0: all")
     eval_dtype: Literal["float32", "bf16"] = Field("float32", description="arithmetic of the tokenizer")
     feature_dtype: Literal["float32", "float16"] = Field(

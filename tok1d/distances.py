@@ -1,4 +1,4 @@
-"""How far apart two sets of images are, by their features [N, D]: Fréchet distance, KID, precision, recall.
+"""How far apart two sets of images are, by their features [N, D]: Fréchet distance, KID.
 
     frechet(originals, reconstructions)     # float32 features of `tok1d.features`, or of a `FeatureStore`
 
@@ -116,6 +116,14 @@ def kid(
     sets that are alike, slightly below for equal ones. The same draws, and numbers, as torch-fidelity. Of
     fewer images than `subset_size`, all are taken: then there is but one subset, and the deviation is 0.
     """
+    values = kid_of_subsets(a, b, subsets, subset_size, seed)
+    return float(values.mean()), float(values.std())
+
+
+def kid_of_subsets(
+    a: Features, b: Features, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
+) -> np.ndarray:
+    """The same for each subset; sets of the same sizes are drawn from alike."""
     size = min(subset_size, len(a), len(b))
     if size == len(a) == len(b):
         subsets = 1
@@ -125,7 +133,7 @@ def kid(
         x, y = (take(f, rng.choice(len(f), size, replace=False)) for f in (a, b))
         within = sum(k.sum() - k.diagonal().sum() for k in (kernel(x, x), kernel(y, y)))
         values.append((within / (size * (size - 1)) - 2 * kernel(x, y).mean()).item())
-    return float(np.mean(values)), float(np.std(values))
+    return np.array(values)
 
 
 def kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -133,46 +141,7 @@ def kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-# ---- precision, recall, density, coverage ----
-
-
-class PRDC(NamedTuple):
-    """Of a whole set, or of each of its images: `precision` and `density` of the fake, the others of the
-    real ones.
-    """
-
-    precision: float | Tensor  # share of fake images inside the neighbourhood of a real one
-    recall: float | Tensor  # share of real images inside the neighbourhood of a fake one
-    density: float | Tensor  # in how many real neighbourhoods a fake image is, over k: 1 where sets are alike
-    coverage: float | Tensor  # share of real images whose neighbourhood has a fake one
-
-
-def prdc(real: Features, fake: Features, k: int = 5) -> PRDC:
-    """Precision and recall (arXiv:1904.06991; there k = 3), density and coverage (arXiv:2002.09797; k = 5).
-
-    An image's neighbourhood is the ball that reaches its k-th nearest neighbour in its own set.
-    """
-    return PRDC(*(values.mean().item() for values in prdc_per_image(real, fake, k)))
-
-
-def prdc_per_image(real: Features, fake: Features, k: int = 5) -> PRDC:
-    """The same for each fake [M] or real [N] image, float64 on the CPU. Never more than `PAIRS` distances."""
-    k = min(k, len(real) - 1, len(fake) - 1)
-    real_radii, fake_radii = neighbourhoods(real, k), neighbourhoods(fake, k)  # [N], [M]
-    recalled, covered = torch.zeros_like(real_radii), torch.zeros_like(real_radii)
-    inside = []
-    for rows, squares in squared_distances(fake, real):  # [m, N]
-        near = squares <= real_radii
-        inside.append(near.sum(1))
-        covered = covered.maximum(near.any(0).double())
-        recalled = recalled.maximum((squares <= fake_radii[rows, None]).any(0).double())
-    inside = torch.cat(inside)
-    return PRDC(*(x.double().cpu() for x in (inside > 0, recalled, inside.double() / k, covered)))
-
-
-def neighbourhoods(features: Features, k: int) -> Tensor:
-    """Each image's squared distance from its k-th nearest neighbour, [N]; it is its own 0-th."""
-    return torch.cat([squares.kthvalue(k + 1).values for _, squares in squared_distances(features, features)])
+# ---- distances between single images ----
 
 
 def squared_distances(a: Features, b: Features) -> Iterator[tuple[slice, Tensor]]:

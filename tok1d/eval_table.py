@@ -1,25 +1,31 @@
 """The per-image table of an evaluation, `eval.parquet`: a row for each image and token count.
 
-    name, image, num_tokens, and a column for each number that a single image has: psnr, ssim …
+    name, image, num_tokens, and a column for each number: psnr, ssim … of a single image, and of distances
+    between sets (rfid, kid, recall …) each image's part, as `tok1d.set_numbers` has it
 
-`inception_shift` and `dinov2_shift` are how far an image's features moved (Euclidean): what a Fréchet
-distance sums up. `worst` leads from a number in `eval.json` to the images behind it.
+The mean of a column is the number in `eval.json`. `inception_shift` and `dinov2_shift` are how far an image's
+features moved (Euclidean): what a Fréchet distance sums up. `worst` leads from a number to the images behind
+it. The file's metadata has what some numbers are in random subsets of the images.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
 from tok1d.metrics import NUMBERS
+from tok1d.runs import replacing
 
 GROUP = 8192  # rows
 KEYS = ("name", "image", "num_tokens")
+SUBSETS = b"subsets"  # of the file's metadata
 
 
 class ImageTable:
@@ -57,6 +63,29 @@ class ImageTable:
             self.writer.close()
 
 
+def complete_table(
+    path: Path, columns: dict[int | None, dict[str, np.ndarray]], subsets: dict[str, dict[str, list[float]]]
+) -> None:
+    """Give a finished table more numbers: `columns[num_tokens][name]` [N] by image, the same names for all.
+
+    `subsets["16"][name]`, for each token count, is no number of an image: it goes to the file's metadata.
+    """
+    if not columns and not subsets:
+        return
+    names = list(next(iter(columns.values()), ()))
+    with replacing(path) as temporary, pq.ParquetFile(path) as table:
+        fields = [pa.field(name, pa.float64()) for name in names]
+        schema = pa.schema([*table.schema_arrow, *fields], {SUBSETS: json.dumps(subsets)})
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for group in range(table.num_row_groups):
+                rows = table.read_row_group(group)
+                places = list(zip(rows["num_tokens"].to_pylist(), rows["image"].to_pylist(), strict=True))
+                for name in names:
+                    values = [columns[count][name][image] for count, image in places]
+                    rows = rows.append_column(name, pa.array(values, pa.float64()))
+                writer.write_table(rows.replace_schema_metadata(schema.metadata))
+
+
 def read_table(path: Path, num_tokens: int | None, columns: list[str]) -> pd.DataFrame:
     """The rows of one token count, by image."""
     rows = pq.read_table(path, columns=[*KEYS, *columns]).to_pandas()
@@ -67,6 +96,12 @@ def read_table(path: Path, num_tokens: int | None, columns: list[str]) -> pd.Dat
 def columns_of(path: Path) -> list[str]:
     """The numbers that a table has for each image."""
     return [name for name in pq.read_schema(path).names if name not in KEYS]
+
+
+def subsets_of(path: Path, num_tokens: int | None) -> dict[str, np.ndarray]:
+    """Numbers in random subsets of the images, by name."""
+    found = json.loads((pq.read_schema(path).metadata or {}).get(SUBSETS, b"{}"))
+    return {name: np.array(values) for name, values in found.get(str(num_tokens), {}).items()}
 
 
 class Cases(NamedTuple):

@@ -15,10 +15,11 @@ import ctypes
 import hashlib
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,26 +28,16 @@ from tok1d.card import as_bytes
 from tok1d.code_statistics import CodeCounts
 from tok1d.config import ConfigError, EvalConfig
 from tok1d.data import Images, to_float, to_uint8
-from tok1d.eval_table import ImageTable, columns_of, read_table
+from tok1d.eval_table import ImageTable, columns_of, complete_table, read_table
+from tok1d.eval_worker import UINT8, AtCount, Batch, Found, Saving, Worker, devices_for, in_order
 from tok1d.image_metrics import build_image_metrics
 from tok1d.metrics import NEEDS
-from tok1d.peers import Encoded, Ours, Peer, as_measured, timed
+from tok1d.peers import Ours, Peer, as_measured
 from tok1d.provenance import made_with
 from tok1d.set_metrics import SetMetrics
 from tok1d.tokenizer import Tokenizer
 
 
-class Saving(NamedTuple):
-    """How a decoder's output becomes an image. Rounding, clamping, files of another kind all move numbers."""
-
-    rule: str
-    apply: Callable[[Tensor], Tensor]  # float [B, 3, H, W], about 0 … 1 -> uint8 [B, 3, H, W]
-
-
-UINT8 = Saving("clamped to 0 … 1, rounded to uint8", to_uint8)
-
-
-@torch.no_grad()
 def evaluate(
     tokenizer: Any,
     images: Images,
@@ -54,9 +45,9 @@ def evaluate(
     *,
     reference: Images | None = None,
     table: Path | None = None,
-    scratch: Path | None = None,
     cache: Path | None = None,
     saving: Saving = UINT8,
+    devices: Sequence[torch.device | str] = (),
 ) -> dict[str, Any]:
     """Measure a tokenizer at every requested token count: `{"card", "results", "positions", "warnings"}`.
 
@@ -64,19 +55,22 @@ def evaluate(
     code usage is the share of the codebook that the images' tokens touch, perplexity the effective number of
     codes (softvq: of each token's strongest; kl has no codes, so neither is there). Distances of sets
     (rFID …) are to `reference`, or to the originals. `positions` has each token position's entropy and usage.
+    Speeds are those of one device while all of them work: images over the seconds, summed over devices, of
+    encoding or decoding them.
 
-    `table` is where the per-image table goes, `scratch` where features stay after the evaluation, `cache`
-    where those of a set are kept for the next one. Objects that are no `Tokenizer`: see `tok1d.peers`. Raises
-    `ConfigError`: no images, weights that cannot be had, token counts that it does not have.
+    `table` is where the per-image table goes, `cache` where features of a set are kept for the next time.
+    `devices` compute, by default those of `tok1d.eval_worker.devices_for`. Objects that are no `Tokenizer`:
+    see `tok1d.peers`. Raises `ConfigError`: no images, weights that cannot be had, token counts that it does
+    not have.
     """
     count = number_of(images, config)
     if count < 2:  # nothing to draw again
         config = config.model_copy(update={"resamples": 0})
-    with contextlib.ExitStack() as stack:
-        folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tok1d-")))
-        one_pass = Pass(as_measured(tokenizer, config), images, config, folder, table, saving)
-        one_pass.sets = SetMetrics(config, images, reference, folder, cache, one_pass.measured.device)
-        return one_pass.evaluation()
+    measured = as_measured(tokenizer, config)
+    devices = [torch.device(device) for device in devices] or devices_for(measured, config)
+    with tempfile.TemporaryDirectory(prefix="tok1d-") as folder:
+        sets = SetMetrics(config, images, reference, Path(folder), cache, devices)
+        return Pass(measured, images, config, Path(folder), sets, table, saving).evaluation()
 
 
 def number_of(images: Images, config: EvalConfig) -> int:
@@ -108,35 +102,41 @@ class Row:
 class Pass:
     """One pass over the images: every batch is read once, encoded once, decoded at each token count."""
 
-    sets: SetMetrics
-
     def __init__(
         self,
         measured: Ours | Peer,
         images: Images,
         config: EvalConfig,
         folder: Path,
+        sets: SetMetrics,
         table: Path | None,
         saving: Saving,
     ):
         self.measured, self.images, self.config, self.saving = measured, images, config, saving
-        self.folder = folder
-        self.metrics, self.warnings = build_image_metrics(config, images.size, measured.device)
+        self.folder, self.sets = folder, sets
+        self.workers = []
+        for i, device in enumerate(sets.devices):
+            own = measured.on(device) if i or device != measured.device else measured
+            metrics, self.warnings = build_image_metrics(config, images.size, device)
+            self.workers.append(Worker(own, metrics, sets.on(i), saving))
+        self.metrics = self.workers[0].metrics
         self.table = ImageTable(table or folder / "images.parquet")
         self.rows: dict[int | None, Row] = {}
         self.pixels = hashlib.sha256()
+        self.parts: dict[int | None, dict[str, np.ndarray]] = {}
+        self.subsets: dict[str, dict[str, list[float]]] = {}
 
     def evaluation(self) -> dict[str, Any]:
-        first = 0
         with self.sets:
-            for batch in self.images.batches(self.config.eval_batch_size, self.config.eval_images):
-                self.measure(batch, self.images.names[first : first + len(batch)], first)
-                first += len(batch)
+            for found in in_order(self.workers, self.batches()):
+                self.gather(found)
                 give_back_memory()
         self.table.close()
-        self.sets.write_index()
         counts = sorted(self.rows, key=lambda count: count or 0)
-        results = [self.numbers(count) for count in counts]
+        results = [
+            self.of_images(count) | self.of_sets(count) | self.rows[count].speeds() for count in counts
+        ]
+        complete_table(self.table.path, self.parts, self.subsets)
         codes = {count: self.rows[count].codes for count in counts if self.rows[count].encode_seconds}
         return {
             "card": self.card(),
@@ -145,35 +145,36 @@ class Pass:
             "warnings": self.warnings + self.sets.warnings,
         }
 
-    def measure(self, batch: Tensor, names: list[str], first: int) -> None:
-        """batch uint8 [B, 3, H, W]."""
-        self.pixels.update(as_bytes(batch))
-        original = to_float(batch.to(self.measured.device))
-        self.sets.see(batch, first)
-        for encoded in self.measured.encode(original):
-            output, seconds = timed(lambda e=encoded: self.measured.decode(e.codes), self.measured.device)
-            row = self.rows.setdefault(encoded.num_tokens, Row())
-            row.images += len(batch)
-            row.encode_seconds += encoded.seconds
-            row.decode_seconds += seconds
-            saved = self.saving.apply(output)
-            restored = to_float(saved.to(original.device))
-            columns = {name: metric.measure(restored, original) for name, metric in self.metrics.items()}
-            columns |= self.count_codes(row, encoded) | self.sets.add(encoded.num_tokens, saved)
-            if encoded.bits is not None:
-                columns["bits"] = torch.tensor(encoded.bits, dtype=torch.float64)
-            self.table.add(names, first, encoded.num_tokens, columns)
+    def batches(self) -> Iterator[Batch]:
+        """Every image once, in order."""
+        first = 0
+        for images in self.images.batches(self.config.eval_batch_size, self.config.eval_images):
+            self.pixels.update(as_bytes(images))
+            yield Batch(first, images, self.sets.kept(slice(first, first + len(images))))
+            first += len(images)
 
-    def count_codes(self, row: Row, encoded: Encoded) -> dict[str, Tensor]:
+    def gather(self, found: Found) -> None:
+        """What was found of the next batch, into counts and files."""
+        first, size = found.batch.first, len(found.batch.images)
+        names = self.images.names[first : first + size]
+        for at in found.counts:
+            row = self.rows.setdefault(at.num_tokens, Row())
+            row.images += size
+            row.encode_seconds += at.encode_seconds
+            row.decode_seconds += at.decode_seconds
+            self.table.add(names, first, at.num_tokens, at.columns | self.count_codes(row, at))
+        self.sets.add(found)
+
+    def count_codes(self, row: Row, at: AtCount) -> dict[str, Tensor]:
         size = self.measured.codebook_size
-        if encoded.ids is None or not size:
+        if at.ids is None or not size:
             return {}
         if row.codes is None:
-            row.codes = CodeCounts(encoded.num_tokens, size, self.folder / f"ids-{encoded.num_tokens}")
-        return {"different_codes": row.codes.add(encoded.ids)}
+            row.codes = CodeCounts(at.num_tokens, size, self.folder / f"ids-{at.num_tokens}")
+        return {"different_codes": row.codes.add(at.ids)}
 
-    def numbers(self, count: int | None) -> dict[str, Any]:
-        """What `results` says of one token count."""
+    def of_images(self, count: int | None) -> dict[str, Any]:
+        """What the per-image table and the counts of codes say of one token count."""
         found: dict[str, Any] = {"num_tokens": count}
         columns = columns_of(self.table.path)
         rows = read_table(self.table.path, count, columns)
@@ -186,7 +187,22 @@ class Pass:
                 found[f"{name}_interval"] = list(interval_of_mean(values, self.config.resamples, seed=0))
         if self.rows[count].codes:
             found |= self.rows[count].codes.numbers(self.config.resamples)
-        return found | self.sets.numbers(count) | self.rows[count].speeds()
+        return found
+
+    def of_sets(self, count: int | None) -> dict[str, Any]:
+        """Distances between the sets at one token count; each image's part in them waits in a file."""
+        found: dict[str, Any] = {}
+        for name, number in self.sets.numbers(count).items():
+            found[name] = number.value
+            if number.interval:
+                found[f"{name}_interval"] = list(number.interval)
+            if number.subsets is not None:
+                self.subsets.setdefault(str(count), {})[name] = number.subsets.tolist()
+            if number.parts is not None:
+                file = self.folder / f"{name}-{count}.npy"
+                np.save(file, number.parts)
+                self.parts.setdefault(count, {})[name] = np.load(file, mmap_mode="r")
+        return found
 
     def card(self) -> dict[str, Any]:
         """How the numbers were measured; see `tok1d.card` for which of it a comparison must share."""
@@ -202,7 +218,7 @@ class Pass:
             "data_fingerprint": self.images.fingerprint,
             "pixels_sha256": self.pixels.hexdigest(),
             "metrics": metrics,
-            "made_with": made_with(self.measured.device),
+            "made_with": made_with(self.workers[0].device),
         }
 
 

@@ -6,7 +6,6 @@ still there.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,7 @@ from tok1d.sources import find_sources
 from tok1d.tokenizer import Tokenizer
 
 
-def evaluate_run(
-    run: Run, config: EvalConfig, data: str = "", scratch: Path | None = None, again: bool = True
-) -> dict[str, Any]:
+def evaluate_run(run: Run, config: EvalConfig, data: str = "", again: bool = True) -> dict[str, Any]:
     """Measure a finished run on `data` (empty: its own validation images); keeps and returns the evaluation.
 
     With `again=False` nothing that was measured is lost: the evaluation that the run has is returned if it
@@ -43,7 +40,7 @@ def evaluate_run(
         if same and set(config.token_counts) <= set(measured):
             return earlier
     images = evaluation_images(run, data, tokenizer.config.image_size)
-    return measure(run, tokenizer, images, config, data, scratch)
+    return measure(run, tokenizer, images, config, data)
 
 
 def earlier_evaluation(run: Run, data: str, sha256: str) -> dict[str, Any] | None:
@@ -68,25 +65,18 @@ def joined(earlier: EvalConfig, measured: list[int], config: EvalConfig) -> Eval
 
 def unseen(config: EvalConfig) -> dict[str, Any]:
     """What changes no number."""
-    return {name: getattr(config, name) for name in ("eval_batch_size", "show_images")}
+    return {name: getattr(config, name) for name in ("eval_batch_size", "eval_devices", "show_images")}
 
 
 def measure(
-    run: Run,
-    tokenizer: Tokenizer,
-    images: Images,
-    config: EvalConfig,
-    data: str = "",
-    scratch: Path | None = None,
+    run: Run, tokenizer: Tokenizer, images: Images, config: EvalConfig, data: str = ""
 ) -> dict[str, Any]:
     """Measure a run's tokenizer on `images`, those of `data`, and keep the evaluation in the run."""
     reference = None
     if config.reference_data:
         reference = evaluation_images(run, config.reference_data, tokenizer.config.image_size)
     with replacing(run / "eval.parquet") as table:
-        evaluation = evaluate(
-            tokenizer, images, config, reference=reference, table=table, scratch=scratch, cache=run.cache
-        )
+        evaluation = evaluate(tokenizer, images, config, reference=reference, table=table, cache=run.cache)
     evaluation["card"] |= {
         "model": str(run.path),
         "data": data or run.params["val_data"] or run.params["data"],
@@ -154,15 +144,12 @@ def evaluate_command(folders: list[Path], config: EvalConfig, data: str) -> Iter
     from tok1d.tables import lines
 
     runs = [Run(folder).finished for folder in folders]
-    with tempfile.TemporaryDirectory(prefix="tok1d-") as scratch:
-        for i, run in enumerate(runs):
-            features = Path(scratch, str(i))
-            features.mkdir()
-            evaluation = evaluate_run(run, config, data, features)
-            yield f"{run.path}: {evaluation['card']['images']} images"
-            yield from lines(evaluation["results"])
-            yield from (f"note: {warning}" for warning in evaluation["warnings"])
-        same_card(runs)
-        for i, run in enumerate(runs[1:], 1):
-            yield f"{run.path} minus {runs[0].path}, over the same images"
-            yield from lines(compare(runs[0], run, config, Path(scratch, "0"), Path(scratch, str(i))))
+    for run in runs:
+        evaluation = evaluate_run(run, config, data)
+        yield f"{run.path}: {evaluation['card']['images']} images"
+        yield from lines(evaluation["results"])
+        yield from (f"note: {warning}" for warning in evaluation["warnings"])
+    same_card(runs)
+    for run in runs[1:]:
+        yield f"{run.path} minus {runs[0].path}, over the same images"
+        yield from lines(compare(runs[0], run, config))

@@ -24,6 +24,11 @@ class Influence(NamedTuple):
     a: np.ndarray  # [N], of each image of the first set
     b: np.ndarray  # [M], of each image of the second
 
+    @property
+    def parts(self) -> np.ndarray:
+        """Of pairs, image i of `b` being made from image i of `a`: numbers [N] whose mean is the distance."""
+        return self.value + self.a + self.b
+
 
 def frechet_influence(a: Features, b: Features) -> Influence:
     """Of the Fréchet distance, exactly: image x of a set with mean m and covariance A changes it by
@@ -60,14 +65,18 @@ def _by_set(features: Features, own: Gaussian, shift: Tensor, half: Tensor) -> n
     return (values - values.mean()).cpu().numpy()
 
 
-def kid_influence(a: Features, b: Features, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Of the squared maximum mean discrepancy, [N] and [M]: twice how much closer an image is to its own set
-    than to the other, by `distances.kernel`, its mean over at most `OTHERS` images of each.
+def kid_influence(a: Features, b: Features, value: float, seed: int = 0) -> Influence:
+    """Of the squared maximum mean discrepancy, which `value` estimates: twice how much closer an image is to
+    its own set than to the other, by `distances.kernel`, its mean over at most `OTHERS` images of each.
     """
     rng = np.random.default_rng(seed)
     chosen = [np.sort(rng.permutation(len(x))[:OTHERS]) for x in (a, b)]
     others = [take(x, rows) for x, rows in zip((a, b), chosen, strict=True)]
-    return _to_sets(a, others[0], others[1], chosen[0]), _to_sets(b, others[1], others[0], chosen[1])
+    return Influence(
+        value,
+        _to_sets(a, others[0], others[1], chosen[0]),
+        _to_sets(b, others[1], others[0], chosen[1]),
+    )
 
 
 def _to_sets(features: Features, own: Tensor, other: Tensor, chosen: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ Instead of ids there may be continuous codes [B, K, dim], or a list of the B ima
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -70,6 +71,12 @@ class Ours:
         with self.arithmetic():
             return self.tokenizer.decoder(codes).images.float()
 
+    def on(self, device: torch.device) -> Ours:
+        """A copy of it on another device."""
+        other = copy.copy(self)
+        other.tokenizer, other.device = copy.deepcopy(self.tokenizer).to(device), device
+        return other
+
     def arithmetic(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bf16")
 
@@ -110,6 +117,14 @@ class Peer:
 
     def decode(self, codes: Any) -> Tensor:
         return self.peer.decode(codes).float()
+
+    def on(self, device: torch.device) -> Peer:
+        """A copy of it on another device, as far as `to` moves it."""
+        other = copy.copy(self)
+        other.peer, other.device = copy.deepcopy(self.peer), device
+        if isinstance(other.peer, torch.nn.Module):
+            other.peer.to(device)
+        return other
 
     def _bits(self, codes: Any, num_tokens: int | None) -> list[float] | None:
         if hasattr(self.peer, "bits"):

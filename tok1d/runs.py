@@ -35,6 +35,7 @@ FREE_TO_CHANGE = {
     "run",
     "checkpoint_every",
     "num_processes",
+    "eval_devices",
     "parallel",
     "max_unreadable",
     "stop_on",
