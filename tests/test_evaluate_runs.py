@@ -15,6 +15,7 @@ from tok1d.evaluate_runs import evaluate_run, evaluation_images, worst
 from tok1d.image_metrics import psnr
 from tok1d.params import parse
 from tok1d.runs import Run, RunError
+from tok1d.tables import lines
 from tok1d.tokenizer import Tokenizer
 
 TINY = dict(
@@ -160,3 +161,11 @@ def test_what_is_measured_is_neither_measured_again_nor_lost(tmp_path):
     more = evaluate_run(run, EvalConfig(metrics="ms_ssim", token_counts=3), again=False)
     assert more["asked"]["metrics"] == ["psnr", "ssim", "ms_ssim"] and more["card"]["images"] == 5
     assert [row["num_tokens"] for row in more["results"]] == [1, 2, 3, 4]
+
+
+def test_a_table_that_is_wider_than_the_terminal_becomes_several():
+    rows = [{"num_tokens": k, "psnr": 20.0, "psnr_interval": [19.0, 21.0], "ssim": 0.5} for k in (8, 16)]
+    (head, *_), narrow = lines(rows), lines(rows, width=36)
+    assert len(narrow) == 6 and max(map(len, narrow)) <= 36
+    assert narrow[0].split() == ["tokens", "PSNR", "(dB)"] and narrow[3].split() == ["tokens", "SSIM"]
+    assert lines(rows, width=len(head)) == lines(rows)

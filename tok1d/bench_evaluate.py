@@ -1,12 +1,14 @@
 """An evaluation beside PNG folders and torch-fidelity's command line: seconds for the same numbers; memory.
 
 python -m tok1d.bench evaluate FRAMES [inception_weights=PATH] [images=400]
-python -m tok1d.bench evaluate memory [images=4000]
+python -m tok1d.bench evaluate memory [images=4000] [inception_weights=PATH]
 
 The first measures FID and KID of a folder's photographs at 256 px, at three token counts of an elastic
 tokenizer with random weights. Ours in one process; theirs writes PNG folders, then calls `fidelity` for each
 count. The second shows the peak memory of processes that evaluate 400 images and `images` (64 px, in memory
-once, over and over): all metrics that need no weights, and the bookkeeping of codes.
+once, over and over): all metrics that need no weights, and the bookkeeping of codes; with `inception_weights`
+also rFID and KID, at one token count. Beside it the peak of anonymous memory: the whole counts pages of files
+too, such as features that were read, which the system takes back when it needs them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,8 +43,8 @@ def main(suite: str, folder: str, *arguments: str) -> None:
     options = dict(argument.split("=", 1) for argument in arguments)
     if folder == "memory":
         for count in (400, int(options.get("images", 4000))):
-            _, seconds, _, peak = measured(roads, count)
-            print(f"{count} images: peak {peak:.0f} MB, {seconds:.0f} s", flush=True)
+            own, seconds, _, peak = measured(roads, count, options.get("inception_weights", ""))
+            print(f"{count} images: peak {peak:.0f} MB, anonymous {own:.0f} MB, {seconds:.0f} s", flush=True)
         return
     weights, count = options.get("inception_weights", ""), int(options.get("images", 400))
     found = {}
@@ -142,5 +145,27 @@ class Roads(Images):
         return self.pictures[i % 50]
 
 
-def roads(count: int) -> None:
-    evaluate(build(64), Roads(count), EvalConfig(token_counts=COUNTS))
+def roads(count: int, weights: str) -> float:
+    """The peak of anonymous memory while that many images are evaluated, MB."""
+    config = EvalConfig(token_counts=COUNTS)
+    if weights:
+        config = EvalConfig(token_counts=64, metrics="psnr,ssim,rfid,kid", inception_weights=weights)
+    peaks, done = [anonymous()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peaks.append(max(peaks.pop(), anonymous()))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    evaluate(build(64), Roads(count), config)
+    done.set()
+    watching.join()
+    return peaks[0]
+
+
+def anonymous() -> float:
+    """This process's memory that is no file's, MB; only Linux says it, elsewhere 0."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))

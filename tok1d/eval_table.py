@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
@@ -88,9 +89,10 @@ def complete_table(
 
 def read_table(path: Path, num_tokens: int | None, columns: list[str]) -> pd.DataFrame:
     """The rows of one token count, by image."""
-    rows = pq.read_table(path, columns=[*KEYS, *columns]).to_pandas()
-    at = rows["num_tokens"].isna() if num_tokens is None else rows["num_tokens"] == num_tokens
-    return rows[at].sort_values("image", ignore_index=True)
+    count = pc.field("num_tokens")
+    at = count.is_null() if num_tokens is None else count == num_tokens
+    rows = pq.read_table(path, columns=[*KEYS, *columns], filters=at).to_pandas()
+    return rows.sort_values("image", ignore_index=True)
 
 
 def columns_of(path: Path) -> list[str]:

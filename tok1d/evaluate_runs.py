@@ -6,6 +6,9 @@ still there.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +97,9 @@ def load_tokenizer(run: Run) -> Tokenizer:
             f"bring the file back, or delete the folder and train it again"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Tokenizer.from_pretrained(run / "model").to(device).eval()
+    with contextlib.redirect_stdout(io.StringIO()):  # the hub's library says that the folder is a folder
+        tokenizer = Tokenizer.from_pretrained(run / "model")
+    return tokenizer.to(device).eval()
 
 
 def evaluation_images(run: Run, data: str, size: int) -> Images:
@@ -144,12 +149,13 @@ def evaluate_command(folders: list[Path], config: EvalConfig, data: str) -> Iter
     from tok1d.tables import lines
 
     runs = [Run(folder).finished for folder in folders]
+    width = shutil.get_terminal_size((110, 24)).columns
     for run in runs:
         evaluation = evaluate_run(run, config, data)
         yield f"{run.path}: {evaluation['card']['images']} images"
-        yield from lines(evaluation["results"])
+        yield from lines(evaluation["results"], width)
         yield from (f"note: {warning}" for warning in evaluation["warnings"])
     same_card(runs)
     for run in runs[1:]:
         yield f"{run.path} minus {runs[0].path}, over the same images"
-        yield from lines(compare(runs[0], run, config))
+        yield from lines(compare(runs[0], run, config), width)

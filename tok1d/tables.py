@@ -29,13 +29,22 @@ def table(rows: Iterable[dict[str, Any]]) -> Markdown:
     return Markdown("\n".join("| " + " | ".join(line) + " |" for line in [keys, ruler, *cells]))
 
 
-def lines(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """The same for a terminal."""
+def lines(rows: Iterable[dict[str, Any]], width: int = 0) -> list[str]:
+    """The same for a terminal; one of `width` characters gets too many columns in several tables, one below
+    the other, each with the first column.
+    """
     keys, cells, right = grid(rows)
     widths = [max(map(len, column)) for column in zip(keys, *cells, strict=True)]
     pads = [str.rjust if r else str.ljust for r in right]
     padded = [[pad(c, w) for pad, c, w in zip(pads, row, widths, strict=True)] for row in [keys, *cells]]
-    return [f"  {'  '.join(row)}".rstrip().replace("\u00a0", " ") for row in padded]
+    parts: list[list[int]] = [[]]
+    for column in range(len(keys)):
+        together = [*parts[-1], column]
+        if width and len(together) > 2 and sum(2 + widths[i] for i in together) > width:
+            parts.append([0])
+        parts[-1].append(column)
+    chosen = [[row[i] for i in part] for part in parts for row in padded]
+    return [f"  {'  '.join(row)}".rstrip().replace("\u00a0", " ") for row in chosen]
 
 
 def grid(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]], list[bool]]:
