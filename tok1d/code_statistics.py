@@ -30,7 +30,7 @@ class CodeCounts:
         ids = ids.cpu()
         K, V = self.at.shape
         flat = (ids + torch.arange(K) * V).flatten()
-        self.at += torch.bincount(flat, minlength=K * V).view(K, V)
+        self.at.view(-1).index_add_(0, flat, torch.ones(len(flat), dtype=torch.int32))
         with open(self.file, "ab") as out:
             out.write(ids.int().numpy().tobytes())
         return (ids.sort(1).values.diff(dim=1) != 0).sum(1) + 1
