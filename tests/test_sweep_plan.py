@@ -123,5 +123,5 @@ def test_a_dry_run_lists_and_says_what_is_missing(tmp_path):
     command = [sys.executable, "-m", "tok1d.cli", "sweep", str(file), "--dry-run"]
     said = subprocess.run(command, cwd=REPO, env=ENV, capture_output=True, text=True)
     assert said.returncode == 1 and "2 runs, 0 finished" in said.stdout and said.stdout.count("missing:") == 1
-    assert all(f"on {where}" in said.stdout for where in ("here", "1 H100", "8 H100"))
+    assert all(f"on {where}" in said.stdout for where in ("this machine", "1 H100", "8 H100"))
     assert not Path(REPO / "outputs/mine").exists()

@@ -28,7 +28,7 @@ def estimates(plan: Plan, slots: int) -> list[Estimate]:
     flops = [training_flops(cell) for cell in plan.cells]
     rate = probe(plan.cells[flops.index(min(flops))])
     gpus = plan.config.gpus_per_run
-    found = [estimate("here", slots, flops, rate)]
+    found = [estimate("this machine", slots, flops, rate)]
     for count in (1, 8):
         h100 = PEAKS["H100"] * PEAK_SHARE * min(gpus, count)
         found.append(estimate(f"{count} H100", max(1, count // gpus), flops, h100))
