@@ -56,6 +56,18 @@ def test_runs_are_refused_by_name(tmp_path):
         same_card(runs)
 
 
+def test_each_pair_that_shares_a_metric_is_compared(tmp_path):
+    """The first has no rFID, so it agrees with both of the others; they do not."""
+    cards = [changed(metrics={"psnr": {"name": "PSNR"}}), CARD]
+    cards.append(changed(metrics=CARD["metrics"] | {"rfid": {"weights_sha256": "56"}}))
+    runs = []
+    for name, card in zip("abc", cards, strict=True):
+        runs.append(start_run(tmp_path / name))
+        runs[-1].write_json("eval.json", {"card": card, "results": []})
+    with pytest.raises(RunError, match=r"metrics\.rfid"):
+        same_card(runs)
+
+
 def test_the_hash_of_a_model_is_that_of_its_weights_and_config(tmp_path):
     config = TokenizerConfig(
         image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4

@@ -42,7 +42,8 @@ def sweep(made, tmp_path):  # noqa: F811
                 {"run": run.name, "series": label, **r, "card": card, "path": str(run.path)}
                 for r in run.evaluation["results"]
             ]
-    pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
+    (folder / "sweep_done.json").write_text("{}")
+    pd.DataFrame(rows).assign(init_from="/home/me/parent").to_csv(folder / "results.csv", index=False)
     drawn(folder, "quality")
     return folder
 
@@ -52,7 +53,11 @@ def test_a_sweep_is_published_with_its_numbers_and_without_its_place(sweep, tmp_
     names = {path.name for path in folder.iterdir()}
     assert names == {"results.csv", "about.json", "quality.png", "quality.pdf", "quality.json"}
     for name in ("results.csv", "about.json", "quality.json"):
-        assert str(tmp_path) not in (folder / name).read_text()
+        text = (folder / name).read_text()
+        assert str(tmp_path) not in text and "/home" not in text
+    assert "parent" in (folder / "results.csv").read_text()
+    items = json.loads((folder / "quality.json").read_text())["drawn"]
+    assert {item["run"] for item in items} == {f"outputs/sweep/{k}{s}" for k in "abce" for s in (0, 1)}
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     renew(readme, tmp_path / "published")
@@ -67,6 +72,22 @@ def test_a_sweep_is_published_with_its_numbers_and_without_its_place(sweep, tmp_
     assert f"| random, like CLIP | 4 | {mean:.2f} ± {spread:.2f} | " in text
 
 
+def test_names_that_look_like_numbers_stay_names(sweep, tmp_path):
+    rows = pd.read_csv(sweep / "results.csv")
+    rows["card"] = "123456e78901"
+    rows.to_csv(sweep / "results.csv", index=False)
+    folder = publish(sweep, "Toy roads", tmp_path / "published")
+    assert "123456e78901" in (folder / "results.csv").read_text()
+
+
+def test_a_readme_without_a_place_is_left_alone(tmp_path):
+    for text in (None, "nothing"):
+        if text:
+            (tmp_path / "README.md").write_text(text)
+        with pytest.raises(RunError, match="has no place for results"):
+            renew(tmp_path / "README.md", tmp_path)
+
+
 def test_what_was_not_measured_alike_is_not_published(sweep, tmp_path):
     rows = pd.read_csv(sweep / "results.csv")
     rows.loc[rows["run"] == "b1", "card"] = "other"
@@ -74,7 +95,7 @@ def test_what_was_not_measured_alike_is_not_published(sweep, tmp_path):
     with pytest.raises(RunError, match="b1 was not measured as the other runs"):
         publish(sweep, "Toy roads", tmp_path / "published")
     assert not (tmp_path / "published").exists()
-    with pytest.raises(RunError, match=r"has no results\.csv: finish it with 'tok1d sweep"):
+    with pytest.raises(RunError, match=r"is no finished sweep: finish it with 'tok1d sweep"):
         publish(tmp_path, "Toy roads", tmp_path / "published")
 
 

@@ -37,6 +37,27 @@ def test_a_line_is_called_by_what_is_not_as_usual(tmp_path):
     assert named(runs + many)["big-data"] == ["big-data-s0", "big-data-s1"]
 
 
+def test_what_makes_another_model_makes_another_line(tmp_path):
+    """Elastic tokenizers of two sizes are measured at the same counts; a fine-tuned run began elsewhere."""
+    sizes = [
+        run(tmp_path, f"e{k}-s{s}", elastic=True, num_latent_tokens=k, seed=s)
+        for k in (8, 16)
+        for s in (0, 1)
+    ]
+    assert list(named(sizes)) == ["random", "random, up to 16"]
+    tuned = [run(tmp_path, f"t-s{s}", init_from="/home/me/parent", seed=s) for s in (0, 1)]
+    scratch = [run(tmp_path, f"n-s{s}", seed=s) for s in (0, 1)]
+    assert list(named([*scratch, *tuned])) == ["random", "random, init from parent"]
+
+
+def test_no_two_lines_have_one_name(tmp_path):
+    odd = {3: dict(steps=7, lr=1e-2, warmup_steps=1), 4: dict(steps=8, lr=2e-2, warmup_steps=2)}
+    plain = [run(tmp_path, f"run{i}-s{s}", seed=s) for i in (1,) for s in (0, 1, 2, 3, 4)]
+    others = [run(tmp_path, f"run-{i}{s}", seed=s, **odd[i]) for i in odd for s in (0, 1)]
+    labels = list(named(plain + others))
+    assert len(labels) == len(set(labels)) == 3, labels
+
+
 def test_runs_of_which_no_two_belong_together_go_by_their_names(tmp_path):
     runs = [run(tmp_path, "mine", elastic=True), run(tmp_path, "other")]
     assert list(named(runs)) == ["mine", "other"]

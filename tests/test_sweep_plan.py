@@ -74,6 +74,13 @@ def test_what_is_wrong_is_one_sentence_that_names_the_run(tmp_path):
     )
 
 
+def test_where_a_sweep_goes_is_no_parameter_of_its_runs(tmp_path):
+    remedies = {"outputs": "type -o FOLDER", "sweep": "write sweep: NAME", "run": "names of their own"}
+    for name, remedy in remedies.items():
+        with pytest.raises(ConfigError, match=f"-p {name} has no place in a sweep: .*{remedy}"):
+            read_plan(written(tmp_path), {name: "x"})
+
+
 def test_what_is_missing_is_said_once(tmp_path):
     cells = [
         {"data": str(tmp_path / "none"), "run": "a"},
@@ -107,7 +114,8 @@ def test_the_papers_sweep_has_every_row(tmp_path):
     inits = {(c.tokenizer.encoder_init, c.tokenizer.num_latent_tokens) for c in plan.cells}
     names = ("mae", "clip", "dino", "dinov2", "depth_anything_v2", "random")
     assert inits == {(name, 64) for name in names} | {("mae", count) for count in (16, 32, 128, 256)}
-    assert any(c.name.startswith("mae-big-data") for c in plan.cells) and len(plan.cells) == 39
+    assert [c.tokenizer.num_latent_tokens for c in plan.cells if c.tokenizer.elastic] == [256] * 3
+    assert any(c.name.startswith("mae-big-data") for c in plan.cells) and len(plan.cells) == 42
 
 
 def test_a_thousand_cells_are_planned_and_shown(tmp_path):

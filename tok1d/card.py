@@ -7,6 +7,7 @@ silently. So every number has a card, and numbers whose cards differ are refused
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -59,15 +60,15 @@ def same_card(runs: list[Run], metric: str = "") -> None:
     """
     from tok1d.runs import RunError
 
-    cards = [run.evaluation["card"] for run in runs]
-    kinds = [card_id(protocol(card, metric)) for card in cards]
-    usual = kinds.index(max(kinds, key=kinds.count))
-    for run, card in zip(runs, cards, strict=True):
-        for name, (most, own) in differences(cards[usual], card, metric).items():
-            one = runs[usual].path
+    cards = {card_id(protocol(run.evaluation["card"], metric)): run for run in reversed(runs)}
+    kinds = [card_id(protocol(run.evaluation["card"], metric)) for run in runs]
+    usual = sorted(cards, key=lambda kind: (-kinds.count(kind), kinds.index(kind)))  # the commonest first
+    for one, run in itertools.combinations([cards[kind] for kind in usual], 2):
+        found = differences(one.evaluation["card"], run.evaluation["card"], metric)
+        for name, (most, own) in found.items():
             raise RunError(
-                f"{run.path} was evaluated with {name}={own}, {one} with {most}: evaluate both alike with "
-                f"'tok1d evaluate {one} {run.path} --data DATA', or compare other runs"
+                f"{run.path} was evaluated with {name}={own}, {one.path} with {most}: evaluate both alike "
+                f"with 'tok1d evaluate {one.path} {run.path} --data DATA', or compare other runs"
             )
 
 

@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("file", type=Path, metavar="SWEEP", help="such as params/sweeps/toy.yaml")
     sweep.add_argument("--site", type=Path, default=Path("params/sites/local.py"), help="where it runs")
     sweep.add_argument("--dry-run", action="store_true", help="list the runs, what is missing, and the hours")
-    sweep.add_argument("-o", "--outputs", default="outputs", help="folder that holds every result")
+    sweep.add_argument("-o", "--outputs", help="folder of all results; default: what the file says")
     _take_params(sweep)
     sweep.set_defaults(function=_sweep)
 
@@ -234,7 +234,7 @@ def _doctor(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     from tok1d.sweep_plan import complete, read_plan
 
-    plan = read_plan(args.file, _params_of(args), outputs=args.outputs)
+    plan = read_plan(args.file, _params_of(args), **({"outputs": args.outputs} if args.outputs else {}))
     if complete(plan) and not args.dry_run:
         print(f"{plan.folder} is finished, nothing to do")
         return 0
@@ -256,8 +256,9 @@ def _figures(args: argparse.Namespace) -> int:
 
 
 def _publish(args: argparse.Namespace) -> None:
-    from tok1d.publish import publish, renew
+    from tok1d.publish import around_results, publish, renew
 
+    around_results()  # before anything is written
     print(f"published: {publish(args.sweep, args.title)}")
     renew()
 

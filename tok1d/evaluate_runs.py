@@ -21,7 +21,7 @@ from tok1d.data import Images, load_images
 from tok1d.eval_table import Cases, worst_rows
 from tok1d.evaluate import evaluate, reconstruct
 from tok1d.files import replacing
-from tok1d.metrics import NUMBERS, asked_as
+from tok1d.metrics import CHANGES_NO_NUMBER, NUMBERS, asked_as
 from tok1d.runs import Run, RunError
 from tok1d.sources import find_sources
 from tok1d.tokenizer import Tokenizer
@@ -68,7 +68,7 @@ def joined(earlier: EvalConfig, measured: list[int], config: EvalConfig) -> Eval
 
 def unseen(config: EvalConfig) -> dict[str, Any]:
     """What changes no number."""
-    return {name: getattr(config, name) for name in ("eval_batch_size", "eval_devices", "show_images")}
+    return {name: getattr(config, name) for name in CHANGES_NO_NUMBER}
 
 
 def measure(

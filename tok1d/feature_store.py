@@ -1,6 +1,6 @@
 """Features on disk, found again by what they are features of: memory does not grow with the number of images.
 
-store = FeatureStore(folder, extractor.dim, reference_facts(images, extractor, count))
+store = FeatureStore(folder, extractor.dim, {"data_fingerprint": …})
 if not store.complete:
     with store:
         for batch in images.batches(50, count):
@@ -18,10 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tok1d.batches import Images
-from tok1d.features import Extractor
 from tok1d.files import replacing
-from tok1d.images import RESIZE_RULE
 
 
 class FeatureStore:
@@ -59,14 +56,3 @@ class FeatureStore:
             with replacing(self.path.with_suffix(".json")) as temporary:
                 temporary.write_text(json.dumps(self.facts, indent=1) + "\n")
         self._replacing.__exit__(*error)
-
-
-def reference_facts(images: Images, extractor: Extractor, count: int) -> dict[str, Any]:
-    """What decides the features of the first `count` images: found again for every run measured on them."""
-    return {
-        "data_fingerprint": images.fingerprint,
-        "image_size": images.size,
-        "resize": RESIZE_RULE,
-        "count": count,
-        "extractor": {name: fact for name, fact in extractor.facts.items() if name != "source"},
-    }

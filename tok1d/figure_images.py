@@ -18,13 +18,8 @@ from torch import Tensor
 from tok1d.card import card_id, protocol, same_card
 from tok1d.figure_style import PAGE, STYLE, show
 from tok1d.files import replacing
-from tok1d.runs import Run, RunError
+from tok1d.runs import Lacking, Run, RunError
 from tok1d.series import counts_of, series_of, shared_count
-
-
-class NoImages(RunError):
-    """A run without the reconstructions that a figure shows; figures of numbers can do without."""
-
 
 Drawn = list[dict[str, Any]]
 ORIGINAL = "original"
@@ -75,6 +70,8 @@ def row_of(run: Run, label: str, count: int) -> dict[str, Any]:
 
 def same_images(drawn: Drawn) -> Drawn:
     """`drawn`, if all of its runs show the same images and were measured alike. Raises `RunError`."""
+    if not drawn:
+        return []
     runs = [Run(row["run"]) for row in drawn]
     same_card(runs, "psnr")
     first = originals_of(runs[0])
@@ -151,14 +148,16 @@ def save_images(folder: Path, originals: Tensor, rows: dict[int, Tensor]) -> Non
 
 
 def shown_counts(run: Run) -> list[int]:
-    """The token counts that `reconstruct.ipynb` left images of. Raises `NoImages`."""
+    """The token counts that `reconstruct.ipynb` left images of. Raises `Lacking`."""
     counts = sorted(int(file.name.split("_")[0]) for file in (run / "recon").glob("*_tokens_0.png"))
     if not counts:
-        raise NoImages(
-            f"{run.path} has no reconstructions: "
-            f"make them with 'tok1d run notebooks/reconstruct.ipynb -p run={run.name}'"
-        )
+        raise Lacking(f"{run.path} has no reconstructions: {remedy(run)}")
     return counts
+
+
+def remedy(run: Run) -> str:
+    where = f"-p sweep={run.path.parent.name} -p run={run.name}"
+    return f"make them with 'tok1d run notebooks/reconstruct.ipynb {where}'"
 
 
 def originals_of(run: Run) -> np.ndarray:
@@ -166,12 +165,8 @@ def originals_of(run: Run) -> np.ndarray:
 
 
 def read_row(run: Run, label: str) -> np.ndarray:
-    """uint8 [M, H, W, 3]. Raises `NoImages`."""
+    """uint8 [M, H, W, 3]. Raises `Lacking`."""
     files = sorted((run / "recon").glob(f"{label}_*.png"), key=lambda file: int(file.stem.split("_")[-1]))
     if not files:
-        sweep = f"-p sweep={run.path.parent.name} -p run={run.name}"
-        raise NoImages(
-            f"{run.path} has no images of {label.replace('_', ' ')}: "
-            f"make them with 'tok1d run notebooks/reconstruct.ipynb {sweep}'"
-        )
+        raise Lacking(f"{run.path} has no images of {label.replace('_', ' ')}: {remedy(run)}")
     return np.stack([np.asarray(Image.open(file)) for file in files])

@@ -13,8 +13,8 @@ from tok1d.card import card_id, protocol, same_card
 from tok1d.figure_style import COLUMN, STYLE, End, height_for, label_ends, look, token_axis
 from tok1d.metrics import NUMBERS, asked_as
 from tok1d.runs import Run, RunError
-from tok1d.seed_numbers import SEED_RFID
-from tok1d.series import series_of, told_apart
+from tok1d.seed_numbers import published
+from tok1d.series import series_of
 
 Drawn = list[dict[str, Any]]
 ASIDE = 0.12  # octaves at most between the marks of two lines at one token count
@@ -22,8 +22,8 @@ BESIDE = {True: 0.3, False: 0.8}  # octaves that all marks take, of lines with s
 
 
 def quality(runs: list[Run], metric: str = "psnr") -> Drawn:
-    """A number of each run at each token count, with its interval. Raises `RunError` when the runs were not
-    measured alike, or one has no such number.
+    """A number of each run at each token count, with its interval; of rFID also what was `published`. Raises
+    `RunError` when the runs were not measured alike, or one has no such number.
     """
     same_card(runs, metric)
     drawn = []
@@ -34,6 +34,8 @@ def quality(runs: list[Run], metric: str = "psnr") -> Drawn:
             for row in rows_with(run, metric):
                 where = {"series": label, "run": str(run.path), "card": card}
                 drawn.append(where | {key: row[key] for key in keys if key in row})
+        for count, value in published(members[0].params).items() if metric == "rfid" else ():
+            drawn.append({"series": label, "published": True, "num_tokens": count, "rfid": value})
     return drawn
 
 
@@ -49,8 +51,8 @@ def rows_with(run: Run, metric: str) -> list[dict[str, Any]]:
 
 
 def draw_quality(drawn: Drawn, metric: str = "psnr") -> Figure:
-    """One line a series through the means of its seeds, each seed a dot, the interval a bar; for rFID also
-    what the work that this project starts from published, as hollow marks.
+    """One line a series through the means of its seeds, each seed a dot, the interval a bar; what was
+    published is a hollow mark.
     """
     with mpl.rc_context(STYLE):
         lines = len({d["series"] for d in drawn})
@@ -60,19 +62,19 @@ def draw_quality(drawn: Drawn, metric: str = "psnr") -> Figure:
     return figure
 
 
-def draw_lines(axis: Axes, drawn: Drawn, metric: str) -> None:
+def draw_lines(axis: Axes, drawn: Drawn, metric: str, floor: float | None = None) -> None:
     labels = list(dict.fromkeys(d["series"] for d in drawn))
-    lines = {label: at_counts([d for d in drawn if d["series"] == label], metric) for label in labels}
-    hollow = {label: SEED_RFID[label] for label in labels if metric == "rfid" and label in SEED_RFID}
+    own, others = ([d for d in drawn if ("published" in d) == there] for there in (False, True))
+    lines = {label: at_counts([d for d in own if d["series"] == label], metric) for label in labels}
     ends = []
     for i, (label, points) in enumerate(lines.items()):
         shift, style = aside(label, lines), look(i)
         ends.append(draw_line(axis, label, points, NUMBERS[metric].scale, shift, style))
-        if label in hollow:
-            counts, values = zip(*hollow[label].items(), strict=True)
-            empty = style | {"markerfacecolor": "none", "linestyle": "none"}
-            axis.plot([shift * count for count in counts], values, **empty)
-    token_axis(axis, sorted({d["num_tokens"] for d in drawn}.union(*hollow.values())))
+        hollow = [d for d in others if d["series"] == label]
+        x, y = [shift * d["num_tokens"] for d in hollow], [NUMBERS[metric].scale * d[metric] for d in hollow]
+        axis.plot(x, y, **style | {"markerfacecolor": "none", "linestyle": "none"})
+    token_axis(axis, sorted({d["num_tokens"] for d in drawn}))
+    axis.set_ylim(bottom=floor)
     axis.set_ylabel(f"{NUMBERS[metric].label} {'↑' if NUMBERS[metric].bad == 'low' else '↓'}")
     if len(labels) > 1:
         label_ends(axis, ends)
@@ -142,12 +144,10 @@ def draw_codes(drawn: Drawn) -> Figure:
             figsize=(2 * COLUMN, height_for(len({d["series"] for d in drawn}))), layout="constrained"
         )
         left, right = figure.subplots(1, 2)
-        draw_lines(right, drawn, "code_perplexity")
+        draw_lines(right, drawn, "code_perplexity", floor=0)
         right.set_ylabel("effective codes (perplexity)")
-        draw_lines(left, shares, "code_usage")
+        draw_lines(left, shares, "code_usage", floor=0)
         left.set_ylabel("codebook in use (%)")
-        for axis in (left, right):
-            axis.set_ylim(bottom=0)
         for text in list(left.texts):  # the names stand once, at the right
             text.remove()
     return figure
@@ -157,18 +157,18 @@ def draw_codes(drawn: Drawn) -> Figure:
 
 
 def elastic(runs: list[Run], metric: str = "psnr") -> Drawn:
-    """A number of runs that are elastic, and of fixed ones of the same counts. Raises `RunError`; empty if
-    there are not both kinds.
+    """A number of elastic runs, and of fixed ones that are like them otherwise; empty if there are none.
+
+    Raises as `quality`.
     """
-    kind = {str(run.path): "elastic" if run.params["elastic"] else "fixed" for run in runs}
-    if len(set(kind.values())) < 2:
-        return []
-    names = {str(run.path): told_apart(run.params)["encoder"] for run in runs}
-    several = len(set(names.values())) > 1
-    drawn = []
-    for row in quality(runs, metric):
-        of = kind[row["run"]]
-        drawn.append(row | {"kind": of, "series": f"{names[row['run']]}, {of}" if several else of})
+    drawn, groups = [], series_of(runs, within=("elastic", "num_latent_tokens"))
+    pairs = [group for group in groups if len({run.params["elastic"] for run in group.runs}) > 1]
+    for label, members in pairs:
+        for elastic, kind in ((True, "elastic"), (False, "fixed")):
+            rows = quality([run for run in members if run.params["elastic"] == elastic], metric)
+            name = f"{label}, {kind}" if len(pairs) > 1 else kind
+            drawn += [row | {"series": name, "kind": kind} for row in rows if "run" in row]
+    same_card([run for _, members in pairs for run in members], metric)
     return drawn
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tok1d.card import card_id
 from tok1d.figure_images import tokens
 from tok1d.figure_style import COLUMN, STYLE, End, height_for, label_ends, look
-from tok1d.runs import Run, RunError
+from tok1d.runs import Lacking, Run
 from tok1d.series import series_of, shared_count
 
 Drawn = list[dict[str, Any]]
@@ -21,20 +21,20 @@ UNITS = (("hours", 3600, 5400), ("minutes", 60, 120), ("seconds", 1, 0))  # name
 
 def training(runs: list[Run], num_tokens: int = 0) -> Drawn:
     """PSNR of training batches with all tokens, and the seconds of training until then, of each run of one
-    token count. Raises `RunError` when runs were trained on other images, or other sizes of them.
+    token count. Of runs that were trained on different images, or sizes of them or of batches, those that
+    most have in common; the others are named on the screen. Raises `Lacking` for a run without records.
     """
-    drawn = []
-    for label, run in chosen(runs, num_tokens):
-        drawn += [
-            {"series": label, "run": str(run.path), "card": card_id(card_of(run))} | p for p in curve(run)
-        ]
-    cards = {d["card"]: d["run"] for d in drawn}
-    if len(cards) > 1:
-        one, other = list(cards.values())[:2]
-        raise RunError(
-            f"{other} was trained on other images than {one}, or on batches of another size: "
-            f"their training batches cannot be compared, type runs=NAME,NAME for some that can"
-        )
+    lines = chosen(runs, num_tokens)
+    cards = [card_id(card_of(run)) for _, run in lines]
+    usual = max(cards, key=cards.count)
+    drawn, others = [], []
+    for (label, run), card in zip(lines, cards, strict=True):
+        if card == usual:
+            drawn += [{"series": label, "run": str(run.path), "card": card} | point for point in curve(run)]
+        else:
+            others.append(run.name)
+    if others:
+        print(f"trained on other images or batches, so not in the figure of training: {', '.join(others)}")
     return drawn
 
 
@@ -55,6 +55,8 @@ def chosen(runs: list[Run], num_tokens: int) -> list[tuple[str, Run]]:
 
 
 def largest(run: Run) -> int:
+    if not run.metrics:
+        raise Lacking(f"{run.path} has no records of its training, metrics.jsonl")
     return max(record["num_tokens"] for record in run.metrics)
 
 

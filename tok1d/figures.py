@@ -23,7 +23,7 @@ from tok1d.config import ConfigError
 from tok1d.figure_style import show
 from tok1d.files import replacing
 from tok1d.metrics import NUMBERS
-from tok1d.runs import Run
+from tok1d.runs import Lacking, Run
 
 Drawn = list[dict[str, Any]]
 
@@ -63,7 +63,7 @@ FIGURES = {
     ),
     "rate-distortion": Kind(
         rate_distortion.of_runs, rate_distortion.draw_rate_distortion,
-        "PSNR against bytes per image: tokens, and the best settings of image codecs on the same images.",
+        "PSNR against bytes per image, on {few}: tokens (means over seeds), and the best settings of codecs.",
     ),
     "codes": Kind(
         figure_quality.codes, figure_quality.draw_codes,
@@ -89,21 +89,30 @@ def draw(name: str, runs: list[Run], folder: str | Path, **options: Any) -> None
     measured alike.
     """
     kind = FIGURES[name]
+    path = Path(folder) / named(name, options)
+    chosen = {k: options[k] for k in kind.options if k in options}
     try:
-        drawn = kind.collect(runs, **{k: options[k] for k in (*kind.options, *kind.chooses) if k in options})
-    except (ConfigError, figure_images.NoImages) as error:  # its images are elsewhere, or not made
+        drawn = kind.collect(runs, **chosen, **{k: options[k] for k in kind.chooses if k in options})
+        figure = kind.draw(drawn, **chosen) if drawn else None
+    except (ConfigError, Lacking) as error:  # its images are elsewhere, or were not made
         print(f"{name} is not drawn: {error}")
         return
-    if not drawn:
+    if figure is None:
         print(f"{name} is not drawn: it needs {kind.needs}")
+        for old in path.parent.glob(f"{path.name}.*"):  # of runs that are gone
+            old.unlink()
         return
-    chosen = {k: options[k] for k in kind.options if k in options}
     one = next(Run(item["run"]) for item in drawn if "run" in item)  # all cards are alike
-    facts = kind.card(one, chosen.get("metric", "psnr"))
+    facts, text = kind.card(one, chosen.get("metric", "psnr")), caption(kind, drawn, options)
     about = {"kind": name, "options": chosen, "cards": {card_id(facts): facts}}
-    text = caption(kind, drawn, options)
-    show(save(kind.draw(drawn, **chosen), Path(folder) / name, drawn, text, **about))
+    show(save(figure, path, drawn, text, **about))
     display(Markdown(f"*{text}*"))
+
+
+def named(name: str, options: dict[str, Any]) -> str:
+    """A figure's file: `quality`, and of another metric than PSNR `quality-rfid`."""
+    metric = options.get("metric", "psnr") if "metric" in FIGURES[name].options else "psnr"
+    return name if metric == "psnr" else f"{name}-{metric}"
 
 
 def caption(kind: Kind, drawn: Drawn, options: dict[str, Any]) -> str:
@@ -114,20 +123,25 @@ def caption(kind: Kind, drawn: Drawn, options: dict[str, Any]) -> str:
         "num_tokens": figure_images.tokens(max(counts, default=0)),
         "series": "same tokenizer" if len({d.get("run") for d in drawn}) == 1 else "a tokenizer for each",
         "on": ON.format(images=f"{max(sizes, default=0):,}"),
+        "few": f"{max((d['images'] for d in drawn if 'images' in d), default=0)} of the validation images",
     }
-    hollow = options.get("metric") == "rfid" and kind.draw is figure_quality.draw_quality
-    return kind.caption.format(**words) + (HOLLOW if hollow else "")
+    return kind.caption.format(**words) + (HOLLOW if any("published" in d for d in drawn) else "")
 
 
 def save(figure: Figure, path: str | Path, drawn: Drawn, caption: str, **facts: Any) -> Figure:
     """Write `path`.png, .pdf and .json (caption and every number drawn); returns the figure, to be shown."""
     path = Path(path)
-    for kind in ("png", "pdf"):
-        with replacing(path.with_suffix(f".{kind}")) as temporary:
-            figure.savefig(temporary, format=kind)
+    save_pictures(figure, path)
     with replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps({"caption": caption} | facts | {"drawn": drawn}, indent=1) + "\n")
     return figure
+
+
+def save_pictures(figure: Figure, path: Path) -> None:
+    """PNG and PDF; of the same figure the same bytes."""
+    for kind, facts in (("png", {}), ("pdf", {"CreationDate": None})):
+        with replacing(path.with_suffix(f".{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, metadata=facts)
 
 
 def redraw(sidecar: Path) -> bool:
@@ -136,8 +150,5 @@ def redraw(sidecar: Path) -> bool:
     kind = FIGURES.get(kept.get("kind", ""))
     if not kind or kind.images:
         return False
-    figure = kind.draw(kept["drawn"], **kept["options"])
-    for form in ("png", "pdf"):
-        with replacing(sidecar.with_suffix(f".{form}")) as temporary:
-            figure.savefig(temporary, format=form)
+    save_pictures(kind.draw(kept["drawn"], **kept["options"]), sidecar)
     return True

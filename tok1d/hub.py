@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,15 +18,21 @@ def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
     """
     from huggingface_hub import constants, hf_hub_download
 
-    offline = constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT)
+    offline = constants.HF_HUB_OFFLINE or not can_reach(constants.ENDPOINT)
     return Path(hf_hub_download(repository, name, revision=revision, local_files_only=offline))
 
 
-@functools.cache
+def can_reach(endpoint: str) -> bool:
+    """Whether a connection can be made, asked until it can; where there is a proxy that is its business."""
+    if endpoint not in _reached and (urlsplit(endpoint).scheme in getproxies() or reachable(endpoint)):
+        _reached.add(endpoint)
+    return endpoint in _reached
+
+
+_reached: set[str] = set()
+
+
 def reachable(endpoint: str) -> bool:
-    """Whether a connection can be made, asked once; where there is a proxy that is its business."""
-    if getproxies():
-        return True
     url = urlsplit(endpoint)
     port = url.port or (80 if url.scheme == "http" else 443)
     try:

@@ -43,6 +43,7 @@ MEASURABLE = {
     "prdc": ("precision", "recall", "density", "coverage"),
     "frechet_dinov2": ("frechet_dinov2",),
 }
+CHANGES_NO_NUMBER = ("eval_batch_size", "eval_devices", "show_images")  # parameters of an evaluation
 NEEDS = {  # whose features
     "rfid": "inception", "rfid_infinity": "inception", "kid": "inception", "prdc": "inception",
     "frechet_dinov2": "dinov2",

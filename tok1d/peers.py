@@ -142,8 +142,9 @@ def as_measured(tokenizer: Any, config: EvalConfig) -> Ours | Peer:
 
 def timed(function: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
     """What a function gives, and the seconds that it took."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda device: None
+    wait(device)  # for what was asked of it before
     began = time.perf_counter()
     result = function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait(device)
     return result, time.perf_counter() - began

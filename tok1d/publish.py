@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,16 @@ SHOWN = ("psnr", "ssim", "ms_ssim", "lpips", "rfid", "kid", "frechet_dinov2", "c
 
 
 def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
-    """Copy the numbers and figures of a finished sweep; its runs are named as if it was in `outputs`.
+    """Copy the numbers and figures of a finished sweep. Its runs are named as if it was in `outputs`, and of
+    paths among their parameters the last part is kept.
 
-    Raises `RunError` if the sweep has no table of results, or if its runs were not measured alike.
+    Raises `RunError` if the sweep is not finished, or if its runs were not measured alike.
     """
-    if not (sweep / "results.csv").exists():
+    if not (sweep / "results.csv").exists() or not (sweep / "sweep_done.json").exists():
         raise RunError(
-            f"{sweep} has no results.csv: finish it with 'tok1d sweep params/sweeps/{sweep.name}.yaml'"
+            f"{sweep} is no finished sweep: finish it with 'tok1d sweep params/sweeps/{sweep.name}.yaml'"
         )
-    rows = pd.read_csv(sweep / "results.csv")
+    rows = read_results(sweep / "results.csv")
     if rows["card"].nunique() > 1:
         odd = rows[rows["card"] != rows["card"].mode()[0]].iloc[0]["run"]
         raise RunError(
@@ -45,15 +47,28 @@ def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     where = f"outputs/{sweep.name}/"
-    rows.assign(path=where + rows["run"]).to_csv(folder / "results.csv", index=False)
+    rows.map(without_folders).assign(path=where + rows["run"]).to_csv(folder / "results.csv", index=False)
     for file in sorted((sweep / "figures").glob("*")):
         if file.suffix == ".json":
-            text = file.read_text().replace(json.dumps(f"{sweep}/")[1:-1], where)
-            (folder / file.name).write_text(text)
+            kept = json.loads(file.read_text())
+            for item in kept["drawn"]:
+                item |= {"run": where + Path(item["run"]).name} if "run" in item else {}
+                item |= {"series": without_folders(item["series"])} if "series" in item else {}
+            (folder / file.name).write_text(json.dumps(kept, indent=1) + "\n")
         elif file.suffix in (".png", ".pdf"):
             shutil.copy(file, folder)
     (folder / "about.json").write_text(json.dumps(about(sweep, rows, title), indent=1) + "\n")
     return folder
+
+
+def read_results(file: Path) -> pd.DataFrame:
+    """Names and card ids stay texts, though some look like numbers."""
+    return pd.read_csv(file, dtype={"run": str, "series": str, "card": str})
+
+
+def without_folders(value: Any) -> Any:
+    """`/home/me/photos` -> `photos`: what is published names no machine's folders."""
+    return re.sub(r"(?<![\w/])/(?:[^\s/,]+/)*([^\s/,]+)/?", r"\1", value) if isinstance(value, str) else value
 
 
 def about(sweep: Path, rows: pd.DataFrame, title: str) -> dict[str, Any]:
@@ -66,7 +81,7 @@ def results_table(published: Path = PUBLISHED) -> str:
     """Of every published sweep, in Markdown: a row for each kind of run and token count, means over seeds."""
     parts = []
     for file in sorted(published.glob("*/results.csv")):
-        folder, rows = file.parent, pd.read_csv(file)
+        folder, rows = file.parent, read_results(file)
         facts = json.loads((folder / "about.json").read_text())
         card, seeds = facts["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
         what = f"{card['images']:,} images at {card['image_size']} pixels"
@@ -97,11 +112,17 @@ def cell(name: str, values: pd.Series) -> str:
 
 def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None:
     """Write the table into the README, between its two marks. Raises `RunError` if they are not there."""
-    text = readme.read_text()
-    if BEGIN not in text or END not in text:
-        raise RunError(
-            f"{readme} has no place for results: write the lines {BEGIN} and {END} where they belong"
-        )
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    before, after = around_results(readme)
     with replacing(readme) as temporary:
         temporary.write_text(f"{before}{BEGIN}\n{results_table(published)}{END}{after}")
+
+
+def around_results(readme: Path = Path("README.md")) -> tuple[str, str]:
+    """What stands before the table and after it. Raises `RunError` if it has no place."""
+    text = readme.read_text() if readme.is_file() else ""
+    if BEGIN not in text or END not in text:
+        raise RunError(
+            f"{readme} has no place for results: type this in the project's folder, whose README.md has the "
+            f"lines {BEGIN} and {END}"
+        )
+    return text.split(BEGIN)[0], text.split(END)[1]

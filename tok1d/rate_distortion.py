@@ -18,12 +18,13 @@ from PIL import Image, features
 from torch import Tensor
 
 from tok1d.card import card_id, protocol, same_card
+from tok1d.config import ConfigError
 from tok1d.data import Images, to_float
 from tok1d.eval_table import read_table
 from tok1d.evaluate_runs import evaluation_images
 from tok1d.figure_style import COLUMN, STYLE, End, label_ends, look
 from tok1d.image_metrics import psnr
-from tok1d.runs import Run
+from tok1d.runs import Lacking, Run
 from tok1d.series import counts_of, series_of
 
 CODECS = {
@@ -41,12 +42,15 @@ SMALLEST = 8  # pixels; no codec is asked for a smaller image
 
 
 def of_runs(runs: list[Run]) -> Drawn:
-    """`rate_distortion` of the series with most token counts, three at most. Raises `ConfigError` if their
-    images are not on this machine.
+    """`rate_distortion` of the series with most token counts, three at most; others are named on the screen.
+
+    Raises `ConfigError` if the evaluated images are not on this machine, `Lacking` for a run without PSNR.
     """
-    series = sorted(series_of(runs), key=lambda each: -len(counts_of(each.runs)))[:3]
-    few = [run for run in runs if any(run in members for _, members in series)]
-    size, data = few[0].params["image_size"], few[0].evaluation.get("data", "")
+    series = sorted(series_of(runs), key=lambda each: -len(counts_of(each.runs)))
+    if series[3:]:
+        print(f"not in the figure of rate and distortion: {', '.join(each.label for each in series[3:])}")
+    few = [run for each in series[:3] for run in each.runs]
+    data, size = few[0].evaluation.get("data", ""), few[0].params["image_size"]
     return rate_distortion(few, evaluation_images(few[0], data, size))
 
 
@@ -55,25 +59,28 @@ def rate_distortion(runs: list[Run], images: Images, count: int = 24) -> Drawn:
 
     `images` are those of the runs' evaluations; `count` of them, spread evenly, are measured. A line starts
     at the smallest files that its codec can make. A point of tokens has `equal_bytes`: the PSNR of each codec
-    at as many bytes, None where it has no file as small. Raises `RunError` if cards differ.
+    at as many bytes, None where it has no file as small. Raises `RunError` if cards differ, `ConfigError` if
+    `images` are others.
     """
     same_card(runs, "psnr")
     card = protocol(runs[0].evaluation["card"], "psnr")
+    if images.fingerprint != card["data_fingerprint"]:
+        raise ConfigError(f"the images that {runs[0].path} was evaluated on have changed: evaluate it again")
     measured = min(card["images"], len(images))
     chosen = np.unique(np.linspace(0, measured - 1, min(count, measured)).round().astype(int)).tolist()
     originals = images.centre(chosen)
     codecs = {
         name: envelope(codec_points(originals, name)) for name in CODECS if features.check(PILLOW[name])
     }
+    facts = {"card": card_id(card), "images": len(chosen)}
     drawn = []
     for label, members in series_of(runs):
         for run in members:
             for point in tokens_of(run, chosen):
                 equal = {name: at(points, point["bytes"]) for name, points in codecs.items()}
                 where = {"series": label, "line": "tokens", "run": str(run.path)}
-                drawn.append(where | {"card": card_id(card)} | point | {"equal_bytes": equal})
-    where = {"images": len(chosen), "card": card_id(card)}
-    return drawn + [{"series": n, "line": n} | where | p for n, points in codecs.items() for p in points]
+                drawn.append(where | facts | point | {"equal_bytes": equal})
+    return drawn + [{"series": n, "line": n} | facts | p for n, points in codecs.items() for p in points]
 
 
 def draw_rate_distortion(drawn: Drawn) -> Figure:
@@ -82,9 +89,11 @@ def draw_rate_distortion(drawn: Drawn) -> Figure:
         figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
         axis = figure.subplots()
         for i, label in enumerate(dict.fromkeys(d["series"] for d in drawn)):
-            points = sorted((d["bytes"], d["psnr"]) for d in drawn if d["series"] == label)
-            ours = any(d["line"] == "tokens" for d in drawn if d["series"] == label)
-            x, y = zip(*points, strict=True)
+            points: dict[float, list[float]] = {}  # of each size, the seeds
+            for d in sorted((d for d in drawn if d["series"] == label), key=lambda d: d["bytes"]):
+                points.setdefault(d["bytes"], []).append(d["psnr"])
+            ours = label not in CODECS
+            x, y = list(points), [float(np.mean(values)) for values in points.values()]
             style = look(i) if ours else {"color": GREYS[label], "linestyle": DASHES[label]}
             axis.plot(x, y, **style)
             ends.append(End(label, x[-1], y[-1], style["color"]))
@@ -100,8 +109,10 @@ def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
     """Mean bytes and PSNR of these images at each token count of the run's evaluation."""
     evaluation, points = run.evaluation, []
     for row in evaluation["results"]:
-        quality = row.get("psnr")
-        if len(chosen) < evaluation["card"]["images"] or quality is None:
+        if "psnr" not in row:
+            raise Lacking(f"{run.path} was evaluated without psnr: 'tok1d evaluate {run.path}' measures it")
+        quality = row["psnr"]
+        if len(chosen) < evaluation["card"]["images"]:
             rows = read_table(run / "eval.parquet", row["num_tokens"], ["psnr"])
             quality = float(rows[rows["image"].isin(chosen)]["psnr"].mean())
         points.append({"num_tokens": row["num_tokens"], "bytes": row["bits"] / 8, "psnr": quality})

@@ -18,7 +18,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,10 @@ class RunError(RuntimeError):
 TRY_AGAIN = (
     75  # exit status (sysexits' EX_TEMPFAIL): nothing is wrong with the run, the same command continues
 )
+
+
+class Lacking(RunError):
+    """A run without something that a figure shows; others can be drawn."""
 
 
 class Lost(RunError):
@@ -159,8 +163,12 @@ class Run:
         return self._records("timings.jsonl")
 
     def _records(self, name: str) -> list[dict[str, float]]:
-        path = self / name
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        """All whole ones: a line that was being written when its process was killed is no record."""
+        path, records = self / name, []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            with suppress(json.JSONDecodeError):
+                records.append(json.loads(line))
+        return records
 
     def _read(self, name: str) -> str:
         try:

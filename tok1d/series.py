@@ -11,14 +11,14 @@ import re
 from collections import Counter
 from typing import Any, NamedTuple
 
-from tok1d.runs import FREE_TO_CHANGE, NOT_BEGUN, Run, RunError
+from tok1d.runs import FREE_TO_CHANGE, Run, RunError
 
 ENCODERS = {
     "random": "random", "mae": "MAE", "clip": "CLIP", "dino": "DINO", "dinov2": "DINOv2",
     "dinov2_reg": "DINOv2 reg", "dinov3": "DINOv3", "siglip2": "SigLIP 2",
     "depth_anything_v2": "Depth Anything v2",
 }  # fmt: skip
-WITHIN = {"num_latent_tokens", "seed", *FREE_TO_CHANGE, *NOT_BEGUN}  # what may differ within a line
+WITHIN = {"num_latent_tokens", "seed", *FREE_TO_CHANGE}  # what may differ within a line
 MOST = 2  # parameters that a name tells; with more, the runs' own names say it better
 
 
@@ -27,28 +27,34 @@ class Series(NamedTuple):
     runs: list[Run]
 
 
-def series_of(runs: list[Run]) -> list[Series]:
-    """The lines of these runs, in the order in which their first runs come."""
+def series_of(runs: list[Run], within: tuple[str, ...] = ()) -> list[Series]:
+    """The lines of these runs, in the order in which their first runs come. `within` are more parameters that
+    may differ in a line.
+    """
     groups: dict[str, list[Run]] = {}
     apart = {}
     for run in runs:
-        params = told_apart(run.params)
+        params = {k: v for k, v in told_apart(run.params).items() if k not in within}
         key = str(sorted(params.items()))
         apart.setdefault(key, params)
         groups.setdefault(key, []).append(run)
     if len(groups) == len(runs):
         return [Series(run.name, [run]) for run in runs]
-    usual = commonest(told_apart(run.params) for run in runs)
+    usual = commonest(apart[key] for key, members in groups.items() for _ in members)
     labels = [label(apart[key], usual, groups[key], len(groups) > 1) for key in groups]
-    for i, key in enumerate(groups):
-        if labels.count(labels[i]) > 1:
-            labels[i] = stem(groups[key])
+    for other in (stem, lambda members: members[0].name):  # until no two are alike
+        pairs = zip(groups.values(), labels, strict=True)
+        labels = [other(members) if labels.count(name) > 1 else name for members, name in pairs]
     return [Series(name, group) for name, group in zip(labels, groups.values(), strict=True)]
 
 
 def told_apart(params: dict[str, Any]) -> dict[str, str]:
-    """A run's parameters as far as they make it another line; the encoder's in one."""
+    """A run's parameters as far as they make it another line; the encoder's in one. Elastic tokenizers of
+    other sizes are others: they are measured at the same token counts.
+    """
     found = {k: str(v) for k, v in params.items() if k not in WITHIN}
+    if params.get("elastic"):
+        found["num_latent_tokens"] = str(params["num_latent_tokens"])
     init, like = found.pop("encoder_init", "random"), found.pop("random_like", "")
     name = ENCODERS.get(init, init.removeprefix("timm:"))
     return {"encoder": f"{name}, like {ENCODERS.get(like, like)}" if like else name} | found
@@ -66,9 +72,16 @@ def label(params: dict[str, str], usual: dict[str, str], runs: list[Run], severa
     odd = [name for name, value in params.items() if name != "encoder" and value != usual.get(name)]
     if len(odd) > MOST or not several:
         return stem(runs) if several else params["encoder"]
-    words = {"elastic": {"True": "elastic", "False": "fixed"}}
-    said = [words.get(name, {}).get(params[name], f"{name.replace('_', ' ')} {params[name]}") for name in odd]
-    return ", ".join([params["encoder"], *said])
+    return ", ".join([params["encoder"], *(said(name, params[name]) for name in odd)])
+
+
+def said(name: str, value: str) -> str:
+    """A parameter in a label; of a path its last part."""
+    if name == "elastic":
+        return "elastic" if value == "True" else "fixed"
+    if name == "num_latent_tokens":
+        return f"up to {value}"
+    return f"{name.replace('_', ' ')} {value.rstrip('/').split('/')[-1]}"
 
 
 def stem(runs: list[Run]) -> str:

@@ -73,7 +73,8 @@ def describe(plan: Plan, site: Path) -> int:
     for sentence in wrong:
         print(f"missing: {sentence}")
     slots = sum(slots_of(executor) for executor in load_site(site, plan).executors)
-    for e in estimates(plan, slots):
+    todo = [cell for cell, is_done in zip(plan.cells, done, strict=True) if not is_done]
+    for e in estimates(plan._replace(cells=todo), slots) if todo else ():
         runs = f"{e.slots} run{'s' * (e.slots > 1)} at a time"
         print(f"about {spoken(e.hours)} on {e.where} ({runs}; the longest run {spoken(e.longest)})")
     return 1 if wrong else 0

@@ -25,6 +25,7 @@ def after_sweep(plan: Plan, failed: dict[str, str]) -> None:
     if not rows:
         return
     write_results(plan, rows)
+    wrong = []
     for name in plan.config.after_sweep:
         where = ["-p", f"outputs={plan.config.outputs}", "-p", f"sweep={plan.config.sweep}"]
         arguments = ["report", str(plan.folder)]
@@ -33,8 +34,11 @@ def after_sweep(plan: Plan, failed: dict[str, str]) -> None:
         said = subprocess.run([sys.executable, "-m", "tok1d.cli", *arguments], capture_output=True, text=True)
         if said.returncode:
             last = (said.stderr.strip() or said.stdout.strip()).splitlines()[-1:]
-            raise RunError(f"all runs are done, but {name} failed: {' '.join(last).removeprefix('tok1d: ')}")
-        print(said.stdout.strip().splitlines()[-1])
+            wrong.append(f"{name} failed: {' '.join(last).removeprefix('tok1d: ')}")
+        else:
+            print(said.stdout.strip().splitlines()[-1])
+    if wrong:
+        raise RunError(f"the runs are done, but {'; '.join(wrong)}")
     if not failed:
         with replacing(plan.folder / "sweep_done.json") as temporary:
             temporary.write_text(json.dumps(marks(plan), indent=1) + "\n")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from tok1d.config import EvalConfig
+from tok1d.metrics import CHANGES_NO_NUMBER
 from tok1d.runs import Run, RunError
 from tok1d.sweep_plan import SweepConfig
-
-CHANGES_NO_NUMBER = ("eval_batch_size", "show_images")
 
 
 def left(run: Run, config: SweepConfig) -> list[str]:

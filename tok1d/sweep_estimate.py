@@ -24,9 +24,9 @@ class Estimate(NamedTuple):
 
 
 def estimates(plan: Plan, slots: int) -> list[Estimate]:
-    """On this machine, from a short probe, and on one and eight H100."""
+    """On this machine, from a short probe, and on one and eight H100; slots share a CPU."""
     flops = [training_flops(cell) for cell in plan.cells]
-    rate = probe(plan.cells[flops.index(min(flops))])
+    rate = probe(plan.cells[flops.index(min(flops))]) / (1 if torch.cuda.is_available() else slots)
     gpus = plan.config.gpus_per_run
     found = [estimate("this machine", slots, flops, rate)]
     for count in (1, 8):

@@ -38,6 +38,11 @@ from tok1d.notebooks import own_parameters
 from tok1d.params import check_counts, parse, read_params, read_yaml
 from tok1d.runs import Run
 
+PLACES = {
+    "outputs": "type -o FOLDER",
+    "sweep": "write sweep: NAME into its file",
+    "run": "its runs have names of their own",
+}
 TRAIN = Path("notebooks/train.ipynb")
 
 
@@ -97,6 +102,8 @@ def read_plan(file: str | Path, params: dict[str, Any] | None = None, **changes:
     and names the cell.
     """
     file = Path(file)
+    if where := [name for name in params or {} if name in PLACES]:
+        raise ConfigError(f"-p {where[0]} has no place in a sweep: {PLACES[where[0]]}")
     values = {"sweep": file.stem} | read_yaml(file) | changes
     unknown = [name for name in values if name not in SweepConfig.model_fields]
     if unknown:

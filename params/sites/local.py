@@ -1,6 +1,6 @@
 """This machine: each of its GPUs is given to one run at a time; without a GPU, two runs share the CPU.
 
-TOK1D_SLOTS=4 says how many runs at a time, or TOK1D_GPUS=0,1,5 which GPUs.
+TOK1D_SLOTS=4 says how many runs at a time, TOK1D_GPUS=0,1,5 (or CUDA_VISIBLE_DEVICES) which GPUs.
 """
 
 import os
@@ -9,8 +9,9 @@ from parsl import Config, HighThroughputExecutor
 from parsl.providers import LocalProvider
 
 gpus = []
-if "TOK1D_GPUS" in os.environ:
-    gpus = os.environ["TOK1D_GPUS"].split(",")
+said = os.environ.get("TOK1D_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES"))
+if said is not None:
+    gpus = [gpu for gpu in said.split(",") if gpu]
 elif any(os.path.exists(f"/dev/{driver}") for driver in ("nvidiactl", "kfd", "dxg")):  # NVIDIA, AMD, Windows
     import torch  # seconds
 
