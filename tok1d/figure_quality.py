@@ -163,12 +163,12 @@ def elastic(runs: list[Run], metric: str = "psnr") -> Drawn:
     """
     drawn, groups = [], series_of(runs, within=("elastic", "num_latent_tokens"))
     pairs = [group for group in groups if len({run.params["elastic"] for run in group.runs}) > 1]
+    same_card([run for _, members in pairs for run in members], metric)
     for label, members in pairs:
         for elastic, kind in ((True, "elastic"), (False, "fixed")):
             rows = quality([run for run in members if run.params["elastic"] == elastic], metric)
             name = f"{label}, {kind}" if len(pairs) > 1 else kind
             drawn += [row | {"series": name, "kind": kind} for row in rows if "run" in row]
-    same_card([run for _, members in pairs for run in members], metric)
     return drawn
 
 
