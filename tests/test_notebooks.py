@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -27,12 +28,11 @@ SHIPPED = sorted((REPO / "notebooks").glob("*.ipynb"))
 def sweep(tmp_path_factory):
     """All notebooks through the runner: two runs, reconstructions, ablation, figures, report."""
     outputs = tmp_path_factory.mktemp("outputs")
-    fixed = {"run": "fixed", "elastic": "false", "quantizer": "vq"}
-    steps = [
-        train_tiny(outputs), train_tiny(outputs, **fixed), tok1d_run("reconstruct", outputs, show_images=3),
-        tok1d_run("ablation", outputs), tok1d_run("figures", outputs),
-    ]  # fmt: skip
-    for step in steps:
+    runs = {}, {"run": "fixed", "elastic": "false", "quantizer": "vq"}
+    with ThreadPoolExecutor() as both:
+        trained = list(both.map(lambda params: train_tiny(outputs, **params), runs))
+    steps = [tok1d_run(name, outputs) for name in ("reconstruct", "ablation", "figures")]
+    for step in [*trained, *steps]:
         assert step.returncode == 0, step.stdout + step.stderr
     return outputs / "runs"
 
