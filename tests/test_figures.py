@@ -255,7 +255,7 @@ def test_published_numbers_of_the_seed_are_hollow_marks_of_rfid_alone(folder):
     for run in find_runs(folder):
         run.write_json("params.yaml", run.params | bdd)
     kept = drawn(folder, "quality", metric="rfid")["drawn"]
-    assert {d["series"] for d in kept} == {"MAE", "MAE, elastic"}
+    assert {d["series"] for d in kept} == {"fixed", "elastic"}
     (line,) = hollow("rfid")
     assert list(line.get_ydata()) == list(BY_ENCODER["mae"].values())
     assert np.allclose(line.get_xdata(), list(BY_ENCODER["mae"]), rtol=0.1)

@@ -44,10 +44,10 @@ def test_what_makes_another_model_makes_another_line(tmp_path):
         for k in (8, 16)
         for s in (0, 1)
     ]
-    assert list(named(sizes)) == ["random", "random, up to 16"]
+    assert list(named(sizes)) == ["up to 8", "up to 16"]
     tuned = [run(tmp_path, f"t-s{s}", init_from="/home/me/parent", seed=s) for s in (0, 1)]
     scratch = [run(tmp_path, f"n-s{s}", seed=s) for s in (0, 1)]
-    assert list(named([*scratch, *tuned])) == ["random", "random, init from parent"]
+    assert list(named([*scratch, *tuned])) == ["no init from", "init from parent"]
 
 
 def test_no_two_lines_have_one_name(tmp_path):

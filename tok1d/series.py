@@ -1,7 +1,8 @@
 """Which runs make one line of a figure, and its name: those that differ in token count and seed alone.
 
-A line is called by what sets it apart from the others: its encoder's initialisation, and parameters that are
-not as in most runs. If no two runs belong together, each goes by its own name.
+A line is called by what sets it apart from the others: by one parameter, if that is all; else by its
+encoder's initialisation, and by parameters that are not as in most runs. If no two runs belong together, each
+goes by its own name.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def series_of(runs: list[Run], within: tuple[str, ...] = ()) -> list[Series]:
     if len(groups) == len(runs):
         return [Series(run.name, [run]) for run in runs]
     usual = commonest(apart[key] for key, members in groups.items() for _ in members)
-    labels = [label(apart[key], usual, groups[key], len(groups) > 1) for key in groups]
+    names = [name for name in usual if len({params.get(name, usual[name]) for params in apart.values()}) > 1]
+    labels = [label(apart[key], usual, groups[key], names) for key in groups]
     for other in (stem, lambda members: members[0].name):  # until no two are alike
         pairs = zip(groups.values(), labels, strict=True)
         labels = [other(members) if labels.count(name) > 1 else name for members, name in pairs]
@@ -68,10 +70,13 @@ def commonest(params: Any) -> dict[str, str]:
     return {name: found.most_common(1)[0][0] for name, found in counts.items()}
 
 
-def label(params: dict[str, str], usual: dict[str, str], runs: list[Run], several: bool) -> str:
-    odd = [name for name, value in params.items() if name != "encoder" and value != usual.get(name)]
-    if len(odd) > MOST or not several:
-        return stem(runs) if several else params["encoder"]
+def label(params: dict[str, str], usual: dict[str, str], runs: list[Run], names: list[str]) -> str:
+    """`names` are the parameters in which lines differ."""
+    if len(names) == 1 and names != ["encoder"]:
+        return said(names[0], params.get(names[0], usual[names[0]]))
+    odd = [name for name in names if name != "encoder" and params.get(name, usual[name]) != usual[name]]
+    if len(odd) > MOST:
+        return stem(runs)
     return ", ".join([params["encoder"], *(said(name, params[name]) for name in odd)])
 
 
@@ -81,7 +86,8 @@ def said(name: str, value: str) -> str:
         return "elastic" if value == "True" else "fixed"
     if name == "num_latent_tokens":
         return f"up to {value}"
-    return f"{name.replace('_', ' ')} {value.rstrip('/').split('/')[-1]}"
+    words, last = name.replace("_", " "), value.rstrip("/").split("/")[-1]
+    return f"{words} {last}" if last else f"no {words}"
 
 
 def stem(runs: list[Run]) -> str:
