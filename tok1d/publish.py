@@ -86,7 +86,7 @@ def results_table(published: Path = PUBLISHED) -> str:
         card, seeds = facts["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
         what = f"{card['images']:,} images at {card['image_size']} pixels"
         means = f"; mean and standard deviation of {seeds} seeds" if seeds > 1 else ""
-        link = f"[{folder.name}]({folder.as_posix()})"
+        link = f"[{folder.name}]({PUBLISHED.as_posix()}/{folder.name})"
         parts += [f"**{facts['title']}**, {what}{means} ({link}: figures, cards)", "", *table(rows), ""]
     return "\n".join(parts)
 
