@@ -48,10 +48,13 @@ def test_the_runner_leaves_everything(sweep):
     assert [r["num_tokens"] for r in run.evaluation["results"]] == [1, 2, 4]
     assert {"images", "resize", "data_fingerprint", "image_size"} <= run.evaluation["card"].keys()
     figures = {path.name for path in (sweep / "figures").iterdir()}
-    for name in set(FIGURES) - {"encoders"}:  # the fixed run was not reconstructed: that is said instead
+    for name in set(FIGURES) - {"encoders", "elastic"}:
         assert {f"{name}.png", f"{name}.pdf", f"{name}.json"} <= figures
     said = (sweep / "figures.log").read_text()
     assert "encoders is not drawn" in said and "make them with 'tok1d run notebooks/reconstruct.ipynb" in said
+    assert (
+        "elastic is not drawn: it needs both elastic and fixed runs that are alike" in said
+    )  # of one quantizer
 
 
 def test_figures_draw_the_numbers_in_the_run_folders(sweep, tmp_path):

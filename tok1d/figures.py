@@ -73,7 +73,7 @@ FIGURES = {
     "elastic": Kind(
         figure_quality.elastic, figure_quality.draw_elastic,
         "{metric} {on}: one elastic tokenizer at all counts beside a tokenizer of its own for each. "
-        + INTERVAL, options=("metric",), needs="both elastic and fixed runs",
+        + INTERVAL, options=("metric",), needs="both elastic and fixed runs that are alike otherwise",
     ),
     "training": Kind(
         figure_training.training, figure_training.draw_training,
