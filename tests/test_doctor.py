@@ -11,7 +11,7 @@ from workbench import REPO
 from tok1d.cli import main
 from tok1d.config import NOTEBOOKS
 from tok1d.data import CachedImages, load_data
-from tok1d.doctor import Doctor, lines, read_diagnoses
+from tok1d.doctor import Doctor, read_diagnoses
 from tok1d.params import parse
 from tok1d.runs import Run, RunError
 from tok1d.train import train
@@ -127,7 +127,7 @@ def test_stop_on_ends_a_sick_run_that_can_be_looked_at_and_continued(outputs, ca
     assert [d.name for d in read_diagnoses(run)] == ["collapse"] and "\n" not in str(caught.value)
     assert main(["doctor", str(run.path)]) == 1 and str(caught.value) in capsys.readouterr().out
     stopped = run.metrics[-1]["step"]
-    assert stopped < 200 and [t["step"] for t in lines(run, "timings.jsonl")][-1] == stopped
+    assert stopped < 200 and [t["step"] for t in run.timings][-1] == stopped
     with pytest.raises(RunError, match=r"^collapse"):
         watch(outputs, "stopped", **params)  # as a scheduler does: it does not go on
     watch(outputs, "stopped", **params | dict(stop_on=""))

@@ -51,12 +51,11 @@ def test_panel_in_a_papermill_run_is_one_display(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     write(run, records(150, **COLLAPSED))
     code = f"""
-from tok1d.doctor import lines
 from tok1d.doctor_panel import DoctorPanel
 from tok1d.runs import Run
 run = Run({str(run.path)!r})
 panel = DoctorPanel(run, every=0)
-for record in lines(run, "metrics.jsonl"):
+for record in run.metrics:
     panel.update(record)
 panel.close()
 """

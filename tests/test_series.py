@@ -45,7 +45,7 @@ def test_what_makes_another_model_makes_another_line(tmp_path):
         for s in (0, 1)
     ]
     assert list(named(sizes)) == ["up to 8", "up to 16"]
-    tuned = [run(tmp_path, f"t-s{s}", init_from="/home/me/parent", seed=s) for s in (0, 1)]
+    tuned = [run(tmp_path, f"t-s{s}", init_from="/a/b/parent", seed=s) for s in (0, 1)]
     scratch = [run(tmp_path, f"n-s{s}", seed=s) for s in (0, 1)]
     assert list(named([*scratch, *tuned])) == ["no init from", "init from parent"]
 

@@ -22,10 +22,9 @@ from pathlib import Path
 
 import yaml
 
-from tok1d.sweep_plan import Cell, read_plan
+from tok1d.sweep_plan import PLACES, Cell, read_plan
 
 SWEEP = Path("params/sweeps/toy.yaml")
-PLACE = ("outputs", "sweep", "run")  # parameters that say where a run goes
 SPEEDUP, OVERHEAD, AGAIN = 1.8, 5.0, 10.0  # what is asked for: times, seconds a run, seconds
 
 
@@ -54,14 +53,10 @@ def main(suite: str = "sweep", *arguments: str) -> None:
 
 def write_sweep(folder: Path, cells: Sequence[Cell]) -> Path:
     """A sweep of just these runs, with nothing after them."""
-    runs = [without(cell, *PLACE) | {"run": cell.name} for cell in cells]
+    runs = [{k: v for k, v in c.params.items() if k not in PLACES} | {"run": c.name} for c in cells]
     file = folder / "bench.yaml"
     file.write_text(yaml.safe_dump({"cells": runs, "after_run": [], "after_sweep": []}))
     return file
-
-
-def without(cell: Cell, *names: str) -> dict:
-    return {name: value for name, value in cell.params.items() if name not in names}
 
 
 def sweep_command(file: Path, outputs: Path) -> list[str]:

@@ -60,12 +60,14 @@ def same_card(runs: list[Run], metric: str = "") -> None:
     """
     from tok1d.runs import RunError
 
-    cards = {card_id(protocol(run.evaluation["card"], metric)): run for run in reversed(runs)}
-    kinds = [card_id(protocol(run.evaluation["card"], metric)) for run in runs]
-    usual = sorted(cards, key=lambda kind: (-kinds.count(kind), kinds.index(kind)))  # the commonest first
-    for one, run in itertools.combinations([cards[kind] for kind in usual], 2):
-        found = differences(one.evaluation["card"], run.evaluation["card"], metric)
-        for name, (most, own) in found.items():
+    cards = [run.evaluation["card"] for run in runs]
+    kinds = [card_id(protocol(card, metric)) for card in cards]
+    usual = sorted(
+        set(kinds), key=lambda kind: (-kinds.count(kind), kinds.index(kind))
+    )  # the commonest first
+    for i, j in itertools.combinations(map(kinds.index, usual), 2):
+        one, run = runs[i], runs[j]
+        for name, (most, own) in differences(cards[i], cards[j], metric).items():
             raise RunError(
                 f"{run.path} was evaluated with {name}={own}, {one.path} with {most}: evaluate both alike "
                 f"with 'tok1d evaluate {one.path} {run.path} --data DATA', or compare other runs"

@@ -89,14 +89,8 @@ def context_of(run: Run) -> Context:
 
 def records_of(run: Run) -> list[Record]:
     """The records in a run folder, each with its timings."""
-    timings = {timing["step"]: timing for timing in lines(run, "timings.jsonl")}
-    return [timings.get(record["step"], {}) | record for record in lines(run, "metrics.jsonl")]
-
-
-def lines(run: Run, name: str) -> list[Record]:
-    """A file of one JSON record a line, but for a last line that is still being written."""
-    text = (run / name).read_text() if (run / name).exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    timings = {timing["step"]: timing for timing in run.timings}
+    return [timings.get(record["step"], {}) | record for record in run.metrics]
 
 
 def write_diagnoses(run: Run, found: Iterable[Diagnosis]) -> None:

@@ -25,29 +25,34 @@ def quality(runs: list[Run], metric: str = "psnr") -> Drawn:
     """A number of each run at each token count, with its interval; of rFID also what was `published`. Raises
     `RunError` when the runs were not measured alike, or one has no such number.
     """
-    same_card(runs, metric)
-    drawn = []
-    for label, members in series_of(runs):
-        for run in members:
-            card = card_id(protocol(run.evaluation["card"], metric))
-            keys = ("num_tokens", metric, f"{metric}_interval")
-            for row in rows_with(run, metric):
-                where = {"series": label, "run": str(run.path), "card": card}
-                drawn.append(where | {key: row[key] for key in keys if key in row})
-        for count, value in published(members[0].params).items() if metric == "rfid" else ():
+    drawn = numbers(runs, metric)
+    for run in runs:
+        if not any(metric in row for row in run.evaluation["results"]):
+            raise RunError(
+                f"{run.path} was not evaluated for {metric}: "
+                f"type 'tok1d evaluate {run.path} -p metrics=psnr,ssim,{asked_as(metric)}'"
+            )
+    for label, members in series_of(runs) if metric == "rfid" else ():
+        for count, value in published(members[0].params).items():
             drawn.append({"series": label, "published": True, "num_tokens": count, "rfid": value})
     return drawn
 
 
-def rows_with(run: Run, metric: str) -> list[dict[str, Any]]:
-    """A run's results that have a number. Raises `RunError` if none does."""
-    rows = [row for row in run.evaluation["results"] if metric in row]
-    if not rows:
-        raise RunError(
-            f"{run.path} was not evaluated for {metric}: "
-            f"type 'tok1d evaluate {run.path} -p metrics=psnr,ssim,{asked_as(metric)}'"
-        )
-    return rows
+def numbers(runs: list[Run], metric: str, *more: str) -> Drawn:
+    """A number with its interval, and `more` numbers, wherever a run has it. Raises `RunError` when the runs
+    were not measured alike.
+    """
+    same_card(runs, metric)
+    keys = ("num_tokens", *more, metric, f"{metric}_interval")
+    drawn = []
+    for label, members in series_of(runs):
+        for run in members:
+            evaluation = run.evaluation
+            card = card_id(protocol(evaluation["card"], metric))
+            where = {"series": label, "run": str(run.path), "card": card}
+            rows = [row for row in evaluation["results"] if metric in row]
+            drawn += [where | {key: row[key] for key in keys if key in row} for row in rows]
+    return drawn
 
 
 def draw_quality(drawn: Drawn, metric: str = "psnr") -> Figure:
@@ -123,17 +128,7 @@ def at_counts(drawn: Drawn, metric: str) -> list[dict[str, Any]]:
 
 def codes(runs: list[Run]) -> Drawn:
     """The share of the codebook in use and the perplexity, of each run that has codes."""
-    same_card(runs, "code_perplexity")
-    drawn = []
-    for label, members in series_of(runs):
-        for run in members:
-            card = card_id(protocol(run.evaluation["card"], "code_perplexity"))
-            keys = ("num_tokens", "code_usage", "code_perplexity", "code_perplexity_interval")
-            for row in run.evaluation["results"]:
-                if "code_perplexity" in row:
-                    where = {"series": label, "run": str(run.path), "card": card}
-                    drawn.append(where | {key: row[key] for key in keys if key in row})
-    return drawn
+    return numbers(runs, "code_perplexity", "code_usage")
 
 
 def draw_codes(drawn: Drawn) -> Figure:
@@ -170,8 +165,3 @@ def elastic(runs: list[Run], metric: str = "psnr") -> Drawn:
             name = f"{label}, {kind}" if len(pairs) > 1 else kind
             drawn += [row | {"series": name, "kind": kind} for row in rows if "run" in row]
     return drawn
-
-
-def draw_elastic(drawn: Drawn, metric: str = "psnr") -> Figure:
-    """One elastic tokenizer at all its counts beside a tokenizer of its own for each."""
-    return draw_quality(drawn, metric)

@@ -43,21 +43,23 @@ def chosen(runs: list[Run], num_tokens: int) -> list[tuple[str, Run]]:
     series = series_of(runs)
     if len(series) == 1:
         label, members = series[0]
-        several = len({largest(run) for run in members}) > 1
-        return [(tokens(largest(run)) if several else label, run) for run in members]
+        most = [largest(run) for run in members]
+        several = len(set(most)) > 1
+        return [(tokens(k) if several else label, run) for k, run in zip(most, members, strict=True)]
     count = shared_count(series, num_tokens)
     found = []
     for label, members in series:
-        at = [run for run in members if largest(run) == count]
+        most = {run: largest(run) for run in members}
+        at = [run for run in members if most[run] == count]
         found += [(label, run) for run in at]
-        found += [(f"{label}, {tokens(largest(run))}", run) for run in members if not at]
+        found += [(f"{label}, {tokens(most[run])}", run) for run in members if not at]
     return found
 
 
 def largest(run: Run) -> int:
-    if not run.metrics:
+    if not (records := run.metrics):
         raise Lacking(f"{run.path} has no records of its training, metrics.jsonl")
-    return max(record["num_tokens"] for record in run.metrics)
+    return max(record["num_tokens"] for record in records)
 
 
 def card_of(run: Run) -> dict[str, Any]:
@@ -69,10 +71,11 @@ def card_of(run: Run) -> dict[str, Any]:
 
 def curve(run: Run) -> list[dict[str, float]]:
     """`step`, `seconds` of training and `psnr` (dB), means over stretches of the records with all tokens."""
-    most, batch = largest(run), run.params["batch_size"]
+    records, batch = run.metrics, run.params["batch_size"]
+    most = max(record["num_tokens"] for record in records)
     speeds = {t["step"]: t["images_per_second"] for t in run.timings}
     seconds, before, points = 0.0, 0, []
-    for record in run.metrics:
+    for record in records:
         step = record["step"]
         if step in speeds:
             seconds += (step - before) * batch / speeds[step]

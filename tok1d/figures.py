@@ -35,7 +35,7 @@ def of_numbers(run: Run, metric: str) -> dict[str, Any]:
 class Kind(NamedTuple):
     collect: Callable[..., Drawn]  # runs, and some of `draw`'s options -> what is drawn; empty: not possible
     draw: Callable[..., Figure]
-    caption: str  # with {options} and {images}
+    caption: str  # with the words of `caption`
     options: tuple[str, ...] = ()  # of both steps
     chooses: tuple[str, ...] = ()  # of the first alone
     needs: str = ""  # what runs it takes
@@ -43,7 +43,6 @@ class Kind(NamedTuple):
     images: bool = False  # needs image files
 
 
-ON = "on {images} validation images"
 INTERVAL = "Lines: means over seeds; small dots: seeds; bars: 95 % bootstrap intervals over images."
 HOLLOW = " Hollow marks: as the work that this project starts from published them, measured otherwise."
 FIGURES = {
@@ -71,7 +70,7 @@ FIGURES = {
         needs="runs with a codebook", card=lambda run, metric: of_numbers(run, "code_perplexity"),
     ),
     "elastic": Kind(
-        figure_quality.elastic, figure_quality.draw_elastic,
+        figure_quality.elastic, figure_quality.draw_quality,
         "{metric} {on}: one elastic tokenizer at all counts beside a tokenizer of its own for each. "
         + INTERVAL, options=("metric",), needs="both elastic and fixed runs that are alike otherwise",
     ),
@@ -122,7 +121,7 @@ def caption(kind: Kind, drawn: Drawn, options: dict[str, Any]) -> str:
         "metric": NUMBERS[options.get("metric", "psnr")].label,
         "num_tokens": figure_images.tokens(max(counts, default=0)),
         "series": "same tokenizer" if len({d.get("run") for d in drawn}) == 1 else "a tokenizer for each",
-        "on": ON.format(images=f"{max(sizes, default=0):,}"),
+        "on": f"on {max(sizes, default=0):,} validation images",
         "few": f"{max((d['images'] for d in drawn if 'images' in d), default=0)} of the validation images",
     }
     return kind.caption.format(**words) + (HOLLOW if any("published" in d for d in drawn) else "")

@@ -19,8 +19,8 @@ import pandas as pd
 
 from tok1d.card import protocol
 from tok1d.files import replacing
-from tok1d.metrics import NUMBERS
 from tok1d.runs import Run, RunError
+from tok1d.tables import name_of, shown
 
 PUBLISHED = Path("outputs/published")
 BEGIN, END = "<!-- results: written by tok1d publish -->", "<!-- end of results -->"
@@ -67,7 +67,7 @@ def read_results(file: Path) -> pd.DataFrame:
 
 
 def without_folders(value: Any) -> Any:
-    """`/home/me/photos` -> `photos`: what is published names no machine's folders."""
+    """`/a/b/photos` -> `photos`: what is published names no machine's folders."""
     return re.sub(r"(?<![\w/])/(?:[^\s/,]+/)*([^\s/,]+)/?", r"\1", value) if isinstance(value, str) else value
 
 
@@ -93,7 +93,7 @@ def results_table(published: Path = PUBLISHED) -> str:
 
 def table(rows: pd.DataFrame) -> list[str]:
     names = [name for name in SHOWN if name in rows]
-    lines = ["| | tokens | " + " | ".join(NUMBERS[name].label for name in names) + " |"]
+    lines = ["| | tokens | " + " | ".join(map(name_of, names)) + " |"]
     lines.append("|---|---:|" + "---:|" * len(names))
     for (series, count), group in rows.groupby(["series", "num_tokens"], sort=False):
         cells = [cell(name, group[name]) for name in names]
@@ -102,12 +102,11 @@ def table(rows: pd.DataFrame) -> list[str]:
 
 
 def cell(name: str, values: pd.Series) -> str:
-    number = NUMBERS[name]
-    mean, spread = number.scale * values.mean(), number.scale * values.std()
+    mean, spread = values.mean(), values.std()
     if math.isnan(mean):
         return ""
-    text = f"{mean:,.{number.digits}f}"
-    return text if math.isnan(spread) else f"{text} ± {spread:,.{number.digits}f}"
+    text = shown(name, mean)
+    return text if math.isnan(spread) else f"{text} ± {shown(name, spread)}"
 
 
 def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None:

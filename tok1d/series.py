@@ -103,8 +103,8 @@ def counts_of(runs: list[Run]) -> list[int]:
 
 
 def shared_count(series: list[Series], wanted: int = 0) -> int:
-    """The token count at which series are compared: `wanted`, or 64 if all have it, or the largest that most
-    have. Raises `RunError` if none has the wanted one.
+    """The token count at which series are compared: `wanted`, or the one that most have: 64, or else the
+    largest of those. Raises `RunError` if none has the wanted one.
     """
     have = Counter(count for each in series for count in counts_of(each.runs))
     if wanted:

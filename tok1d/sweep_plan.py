@@ -38,7 +38,7 @@ from tok1d.notebooks import own_parameters
 from tok1d.params import check_counts, parse, read_params, read_yaml
 from tok1d.runs import Run
 
-PLACES = {
+PLACES = {  # parameters that say where a run goes, and what to type instead
     "outputs": "type -o FOLDER",
     "sweep": "write sweep: NAME into its file",
     "run": "its runs have names of their own",
