@@ -58,7 +58,7 @@ lab: env
 	@jupyter lab notebooks/reconstruct.ipynb
 
 bench: env
-	@python -m tok1d.bench
+	@python -m benchmarks.step
 
 clean:
 	rm -rf $(VENV) outputs/demo outputs/.cache

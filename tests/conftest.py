@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -6,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from workbench import REPO
+from workbench import CI, REPO
 
-CI = bool(os.environ.get("CI"))
 SHARED = REPO.parent / "shared"
 
 

@@ -6,8 +6,8 @@ import torch
 from workbench import REPO
 
 from tok1d.cli import _parser
-from tok1d.config import TokenizerConfig
-from tok1d.tokenizer import Tokenizer
+from tok1d.config.schema import TokenizerConfig
+from tok1d.models.tokenizer import Tokenizer
 
 README = (REPO / "README.md").read_text()
 

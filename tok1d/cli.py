@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tok1d.config import NOTEBOOKS, ConfigError, EvalConfig, fields
-from tok1d.files import no_space
-from tok1d.params import parse, read_params
+from tok1d.config.parse import parse, read_params
+from tok1d.config.schema import NOTEBOOKS, ConfigError, EvalConfig, fields
 from tok1d.runs import TRY_AGAIN, Lost, RunError
+from tok1d.system import no_space
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -145,14 +145,14 @@ def _params_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def _run(args: argparse.Namespace) -> None:
     from tok1d.following import follow
-    from tok1d.notebooks import execute
+    from tok1d.jupyter.execute import execute
 
     follow()
     execute(args.notebook, _params_of(args), args.limit, args.grace)
 
 
 def _train(args: argparse.Namespace) -> int:
-    from tok1d.launch import train_command
+    from tok1d.training.launch import train_command
 
     again = [text for file in args.params_file for text in ("-f", file)]
     again += [text for pair in args.param for text in ("-p", pair)]
@@ -166,10 +166,10 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 def _prefetch(args: argparse.Namespace) -> None:
-    from tok1d.loss_weights import loss_weights
-    from tok1d.metric_weights import metric_weights
-    from tok1d.parents import on_hub, read_parent
-    from tok1d.weights import read_weights
+    from tok1d.evaluation.metric_weights import metric_weights
+    from tok1d.losses.loss_weights import loss_weights
+    from tok1d.models.parents import on_hub, read_parent
+    from tok1d.models.weights import read_weights
 
     texts = [text for text in args.params if "=" in text and not Path(text).exists()]
     files = [text for text in args.params if text not in texts]
@@ -189,7 +189,7 @@ def _prefetch(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from tok1d.report import build_report
+    from tok1d.jupyter.report import build_report
 
     order = {name: i for i, name in enumerate(NOTEBOOKS)}
     found = [*args.folder.glob("*/*.ipynb"), *args.folder.glob("*.ipynb")]
@@ -206,7 +206,7 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from tok1d.evaluate_runs import evaluate_command
+    from tok1d.evaluation.runs import evaluate_command
     from tok1d.following import follow
 
     follow()
@@ -216,8 +216,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from tok1d.doctor import checkup
     from tok1d.runs import Run
+    from tok1d.training.doctor import checkup
 
     sick = 0
     for folder in args.runs:
@@ -232,31 +232,31 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from tok1d.sweep_plan import complete, read_plan
+    from tok1d.sweeps.plan import complete, read_plan
 
     plan = read_plan(args.file, _params_of(args), **({"outputs": args.outputs} if args.outputs else {}))
     if complete(plan) and not args.dry_run:
         print(f"{plan.folder} is finished, nothing to do")
         return 0
-    from tok1d.sweep import describe, run_sweep
+    from tok1d.sweeps.run import describe, run_sweep
 
     return describe(plan, args.site) if args.dry_run else run_sweep(plan, args.site)
 
 
 def _watch(args: argparse.Namespace) -> None:
-    from tok1d.sweep_table import watch
+    from tok1d.sweeps.table import watch
 
     watch(args.folder)
 
 
 def _figures(args: argparse.Namespace) -> int:
-    from tok1d.redraw import redraw_all
+    from tok1d.sweeps.redraw import redraw_all
 
     return redraw_all(args.folder, _params_of(args))
 
 
 def _publish(args: argparse.Namespace) -> None:
-    from tok1d.publish import around_results, publish, renew
+    from tok1d.sweeps.publish import around_results, publish, renew
 
     around_results()  # before anything is written
     print(f"published: {publish(args.sweep, args.title)}")

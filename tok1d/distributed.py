@@ -99,7 +99,7 @@ class Elsewhere(RuntimeError):
 
 
 def launched() -> bool:
-    """Whether a launcher (torchrun, accelerate, srun, `tok1d.processes`) started several of us."""
+    """Whether a launcher (torchrun, accelerate, srun, `tok1d.training.processes`) started several of us."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 

@@ -24,9 +24,9 @@ from typing import Any
 
 import yaml
 
-from tok1d.config import NOTEBOOKS, Config, ConfigError, RunConfig, fields
-from tok1d.files import locked, replacing
-from tok1d.provenance import describe_environment
+from tok1d.config.schema import NOTEBOOKS, Config, ConfigError, RunConfig, fields
+from tok1d.environment import describe_environment
+from tok1d.system import locked, replacing
 
 UNDER_RUNNER = "TOK1D_RUNNER"  # set by `tok1d run`, which promotes finished.json once the notebook is saved
 FREE_TO_CHANGE = {

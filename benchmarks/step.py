@@ -1,0 +1,172 @@
+"""What a training step costs, and where the time goes; a fresh process a row.
+
+    python -m benchmarks.step      float32, bf16, bf16 compiled, of TiTok-B: Base, 64 tokens, 256 px, batch 8
+    python -m benchmarks.step tokens    16 … 256 tokens, of ViT-S/16 both sides, 256 px, batch 4
+    python -m benchmarks.step batch_size=64 adversarial_weight=0.1 …    any parameter of the train notebook
+
+Images/s are of whole steps on images of the given `data` (default: toy roads). Shares are of each part's own
+forward and backward passes, timed alone: `data` is waiting for the loader, `encode` and `decode` the
+networks, `perceptual` (with the pixels' losses) and `discriminator` the losses, `optimizer` clipping, update
+and averaged weights. Utilisation is the FLOPs of `encode` and `decode` over their time and the device's peak:
+NVIDIA's dense bf16 peak, on a CPU what a large matrix product reaches in the same process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from tok1d.config.parse import parse
+from tok1d.config.schema import NOTEBOOKS
+from tok1d.data.dataset import load_data, to_float
+from tok1d.data.loader import Loader
+from tok1d.models.flops import PEAKS, forward_flops
+from tok1d.models.tokenizer import Tokenizer
+from tok1d.training.speed import tune
+from tok1d.training.state import State
+from tok1d.training.step import train_step, update
+
+TITOK_B = dict(encoder_size="B", decoder_size="B", num_latent_tokens=64, batch_size=8, toy_images=64)
+SUITES = {
+    "step": {
+        "float32": TITOK_B | dict(mixed_precision="no"),
+        "bf16": TITOK_B | dict(mixed_precision="bf16"),
+        "bf16 compiled": TITOK_B | dict(mixed_precision="bf16", compile=True),
+    },
+    "tokens": {
+        f"{K} tokens": dict(num_latent_tokens=K, batch_size=4, toy_images=16, mixed_precision="no")
+        for K in (16, 32, 64, 128, 256)
+    },
+}
+
+
+def main(*arguments: str) -> None:
+    """Print a row of each of the suite's (step, or tokens as first argument); others are NAME=VALUE."""
+    suite, *arguments = arguments if arguments[:1] == ("tokens",) else ("step", *arguments)
+    given = dict(text.split("=", 1) for text in arguments)
+    for name, params in SUITES[suite].items():
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # so that peak memory is this row's own
+            facts = pool.apply(measure, (params | given,))
+        print(f"{name:>14}", *(f"{fact} {value}" for fact, value in facts.items()), sep="  ", flush=True)
+
+
+def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[str, Any]:
+    """One row: images/s, share of each part, utilisation, peak memory in GB; for training parameters."""
+    with tempfile.TemporaryDirectory() as outputs:
+        configs = parse(params | {"outputs": outputs}, *NOTEBOOKS["train"])
+        _, data, tokenizer_config, config, _ = configs
+        images, _ = load_data(data, tokenizer_config.image_size, f"{outputs}/.cache")
+        accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        device = accelerator.device
+        torch.manual_seed(0)
+        state = State.new(Tokenizer(tokenizer_config), config, device)
+        tune(state.model, state.objective, config)
+        K = tokenizer_config.num_latent_tokens
+        with Loader(images, config, device) as loader:
+
+            def step() -> None:
+                parts = loader.parts(state.step)
+                train_step(state, state.model, parts, K, config, accelerator, logged=False)
+                state.counts["step"] += 1
+
+            seconds = timed(step, steps, warm_up)
+            waited = loader.waited / (steps + warm_up)
+            batch = to_float(loader.parts(state.step)[0])
+            memory = peak_memory(device)
+            parts = {"data": waited} | {
+                name: config.accumulate * timed(part, steps, 1)
+                for name, part in parts_of_step(state, batch, accelerator).items()
+            }
+            parts["optimizer"] = timed(lambda: update(state, config), steps, 1)
+    flops = 3 * forward_flops(tokenizer_config) * config.batch_size  # backwards costs twice as much
+    busy = parts["encode"] + parts["decode"]
+    total = sum(parts.values())
+    with torch.no_grad():
+        output = state.model(batch)
+    return {
+        "ids": tuple(output.ids.shape),
+        "images": tuple(output.images.shape),
+        "parameters": f"{sum(p.numel() for p in state.model.parameters()) / 1e6:.1f} M",
+        "images/s": round(config.batch_size / seconds, 2),
+        **{name: f"{part / total:.1%}" for name, part in parts.items()},
+        "utilisation": f"{flops / busy / peak(device):.1%} of {peak(device) / 1e12:.2f} TFLOP/s",
+        "peak memory": f"{memory / 1e9:.2f} GB",
+    }
+
+
+def parts_of_step(state: State, images: torch.Tensor, accelerator: Accelerator) -> dict[str, Callable]:
+    """Each part's forward and backward pass alone, on images [b, 3, S, S] in 0 … 1."""
+    model, objective, K = state.model, state.objective, state.model.config.num_latent_tokens
+    with torch.no_grad(), accelerator.autocast():
+        output = model(images, K)
+    codes, pixels = output.codes.float(), output.images.float()
+
+    def encode() -> None:
+        with accelerator.autocast():
+            tokens = model.encoder(images, K)
+        tokens.float().sum().backward()
+
+    def decode() -> None:
+        with accelerator.autocast():
+            decoded = model.decoder(codes)
+        decoded.images.float().sum().backward()
+
+    def perceptual() -> None:
+        leaf = pixels.clone().requires_grad_()
+        with accelerator.autocast():
+            loss, _ = objective.reconstruction(leaf, images)
+        torch.autograd.grad(loss, leaf)
+
+    def discriminator() -> None:
+        leaf = pixels.clone().requires_grad_()
+        with accelerator.autocast():
+            torch.autograd.grad(objective.discriminator(leaf).mean(), leaf)
+            loss, _ = objective.discriminator_loss(pixels, images)
+        loss.backward()
+
+    parts = {"encode": encode, "decode": decode, "perceptual": perceptual}
+    return parts | ({"discriminator": discriminator} if objective.discriminator is not None else {})
+
+
+def timed(function: Callable, repeats: int, warm_up: int) -> float:
+    """The median of a call's seconds."""
+    seconds = []
+    for _ in range(warm_up + repeats):
+        began = time.perf_counter()
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[warm_up:])
+
+
+def peak(device: torch.device) -> float:
+    """Dense bf16 FLOP/s of the device."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        known = [flops for part, flops in PEAKS.items() if part in name]
+        if known:
+            return known[0]
+    n = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(n, n, device=device, dtype=torch.bfloat16)
+    return 2 * n**3 / timed(lambda: a @ a, 5, 2)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

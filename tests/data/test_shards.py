@@ -1,0 +1,130 @@
+"""Shards: tar files as webdataset writes them, read in any order, named in the usual ways."""
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loading import load, sentence
+from PIL import Image
+
+from tok1d.config.schema import ConfigError, DataConfig
+from tok1d.data.shards import braces
+from tok1d.data.sources import find_sources
+
+webdataset = pytest.importorskip("webdataset")
+
+
+def picture(i: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(i).integers(0, 256, (30, 40, 3), np.uint8))
+
+
+def encoded(i: int, kind: str = "png") -> bytes:
+    out = io.BytesIO()
+    picture(i).save(out, kind)
+    return out.getvalue()
+
+
+@pytest.fixture
+def shards(tmp_path) -> Path:
+    """Eleven images in shards/train-000000.tar … 000002.tar, four each, written by webdataset itself."""
+    (tmp_path / "shards").mkdir()
+    pattern = str(tmp_path / "shards/train-%06d.tar")
+    with webdataset.ShardWriter(pattern, maxcount=4, verbose=0) as writer:
+        for i in range(11):
+            writer.write({"__key__": f"{i:04}", "png": encoded(i), "json": {"index": i}, "cls": i % 3})
+    return tmp_path / "shards"
+
+
+def add(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, raw in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            tar.addfile(info, io.BytesIO(raw))
+    return path
+
+
+@pytest.mark.parametrize("named", ["{000000..000002}", "00000{0,1,2}", "*", "folder", "list of one"])
+def test_shards_are_named_in_the_usual_ways(shards, tmp_path, named):
+    where = shards if named == "folder" else shards / f"train-{named}.tar"
+    where = shards / "train-000001.tar" if named == "list of one" else where
+    train, val = find_sources(DataConfig(data=where), 16, tmp_path / "cache")
+    prefix = lambda i: f"train-00000{i // 4}.tar/{i:04}.png"  # noqa: E731
+    wanted = range(4, 8) if named == "list of one" else range(11)
+    assert train.names + val.names == [prefix(i) for i in wanted]
+
+
+def test_pixels_are_those_of_the_same_files_in_a_folder(shards, tmp_path):
+    for i in range(11):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / f"folder/{i:04}.png").write_bytes(encoded(i))
+    packed, plain = load(shards, tmp_path), load(tmp_path / "folder", tmp_path)
+    assert (packed.pixels == plain.pixels).all() and len(packed) == 11
+    streamed = load(shards, tmp_path, decode="stream")
+    assert torch.equal(streamed.train_batch(3, 6, seed=1), plain.train_batch(3, 6, seed=1))
+    assert len(load(shards, tmp_path, max_images=5)) == 5
+
+
+def test_index_is_kept_and_renewed(shards, tmp_path):
+    before = load(shards, tmp_path)
+    kept = sorted((tmp_path / "cache/shards").iterdir())
+    assert len(kept) == 3
+    index = kept[0].read_text()
+    kept[0].write_text("{}")  # so we see that it is used
+    assert len(find_sources(DataConfig(data=shards), 16, tmp_path / "cache")[0].names) < 8
+    kept[0].write_text(index)
+    add(shards / "train-000000.tar", {"0000.png": encoded(50), "x/0001.png": encoded(51)})
+    add(shards / "train-000001.tar", {"0004.png": encoded(4)})
+    after = load(shards, tmp_path)
+    assert len(after) == 6 and after.fingerprint != before.fingerprint
+    assert after.names[:2] == ["train-000000.tar/0000.png", "train-000000.tar/x/0001.png"]
+
+
+def test_copy_elsewhere_has_the_same_fingerprint(shards, tmp_path):
+    copy = shutil.copytree(shards, tmp_path / "elsewhere")
+    assert load(copy, tmp_path).fingerprint == load(shards, tmp_path).fingerprint
+
+
+def test_one_image_a_sample(tmp_path):
+    members = {
+        "a.seg.png": encoded(1), "a.jpg": encoded(2, "jpeg"), "a.json": b"{}", "b.WEBP": encoded(3, "webp"),
+        "._c.jpg": b"left by a Mac", "d.depth.png": encoded(4), "e.txt": b"no image",
+        "deep/a.jpeg": encoded(5),
+    }  # fmt: skip
+    train, val = find_sources(DataConfig(data=add(tmp_path / "odd.tar", members)), 16, tmp_path / "cache")
+    assert train.names + val.names == [
+        "odd.tar/a.jpg", "odd.tar/b.WEBP", "odd.tar/d.depth.png", "odd.tar/deep/a.jpeg"
+    ]  # fmt: skip
+    assert (np.asarray(train.read("odd.tar/d.depth.png")[0]) == np.asarray(picture(4))).all()
+
+
+def test_what_is_said_of_shards_that_are_not_there_or_not_whole(shards, tmp_path):
+    said = sentence(shards / "train-{000002..000004}.tar", tmp_path)
+    assert "there is no" in said and "train-000003.tar: type data=train-{0000..0099}.tar" in said
+    assert "no*.tar: type data=" in sentence(shards / "no*.tar", tmp_path)
+    whole = (shards / "train-000002.tar").read_bytes()
+    for length in (200, 1500, 7000):
+        (shards / "train-000002.tar").write_bytes(whole[:length])
+        assert "train-000002.tar is no plain tar file" in sentence(shards, tmp_path), length
+    with tarfile.open(tmp_path / "zip.tar", "w:gz") as tar:
+        tar.add(shards / "train-000000.tar")
+    assert "unpack .tar.gz" in sentence(tmp_path / "zip.tar", tmp_path)
+    assert "there are no images in" in sentence(add(tmp_path / "text.tar", {"a.txt": b"a"}), tmp_path)
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
+    members = {f"{i}.png": encoded(i) for i in range(5)} | {"bad.png": b"no image"}
+    data = add(tmp_path / "some.tar", members)
+    with pytest.raises(ConfigError, match=r"1 of 6 images .* the first is some.tar/bad.png \(not an image\)"):
+        load(data, tmp_path)
+    assert len(load(data, tmp_path, max_unreadable=0.5)) == 5
+
+
+def test_braces():
+    assert braces("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
+    assert braces("{x,yy}/{0..1}.tar") == ["x/0.tar", "x/1.tar", "yy/0.tar", "yy/1.tar"]
+    assert braces("plain.tar") == ["plain.tar"]

@@ -1,0 +1,95 @@
+"""Rate and distortion, and what the tokens say: what is drawn is what was measured."""
+
+import pytest
+from PIL import Image
+from test_evaluate import build, roads
+from test_evaluate_runs import FAST, finished_run
+
+from tok1d.config.metrics import NUMBERS
+from tok1d.config.schema import ConfigError
+from tok1d.evaluation.runs import evaluate_run, evaluation_images
+from tok1d.figures import codebook as codebook_report
+from tok1d.figures import rate_distortion
+from tok1d.figures.quality import quality
+from tok1d.jupyter.tables import lines, table
+from tok1d.runs import RunError
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = finished_run(tmp_path, "a", image_size=32)
+    evaluate_run(run, FAST)
+    return run
+
+
+def test_a_codec_is_charged_for_its_whole_file(tmp_path):
+    picture = Image.fromarray(roads(1, 64)[0])
+    picture.save(tmp_path / "a.webp", quality=50, method=4)
+    pixels, size = rate_distortion.code(picture, 1, 50, rate_distortion.CODECS["WebP"])
+    assert size == (tmp_path / "a.webp").stat().st_size and pixels.shape == (64, 64, 3)
+    assert rate_distortion.code(picture, 4, 50, rate_distortion.CODECS["WebP"])[1] < size
+
+
+def test_only_the_best_settings_are_drawn():
+    points = [dict(bytes=b, psnr=p) for b, p in ((10, 20), (20, 19), (30, 25), (30, 24), (40, 25), (50, 30))]
+    best = rate_distortion.envelope(points)
+    assert [p["bytes"] for p in best] == [10, 30, 50]
+    assert rate_distortion.at(best, 9) is None and rate_distortion.at(best, 60) is None
+    assert rate_distortion.at(best, 30) == 25 and 20 < rate_distortion.at(best, 20) < 25
+
+
+def test_tokens_beside_codecs_of_the_same_images(run):
+    images = evaluation_images(run, "", 32)
+    drawn = rate_distortion.rate_distortion([run], images, count=12)
+    tokens = [point for point in drawn if point["line"] == "tokens"]
+    for point, row in zip(tokens, run.evaluation["results"], strict=True):
+        assert point["bytes"] == row["bits"] / 8 and point["psnr"] == pytest.approx(row["psnr"], rel=1e-5)
+        assert point["equal_bytes"].keys() >= {"JPEG", "WebP"}
+        assert point["equal_bytes"]["JPEG"] is None  # no JPEG file has 8 bytes
+    assert {"tokens", "JPEG", "WebP"} <= {point["line"] for point in drawn}
+
+
+def test_the_id_matrix_and_positions_are_those_of_the_images(run):
+    tokenizer, images = build(), roads(6)
+    ids = codebook_report.token_ids(tokenizer, images, batch_size=4)
+    assert ids.shape == (6, 8)
+    _, drawn = codebook_report.id_matrix(run, ids)
+    assert [row["ids"] for row in drawn] == ids.tolist()
+    _, drawn = codebook_report.usage_histogram(run, ids, tokenizer.quantizer.codebook_size)
+    assert sum(row["share"] for row in drawn) == pytest.approx(1)
+    _, drawn = codebook_report.positions(run)
+    assert [row["entropy"] for row in drawn] == run.evaluation["positions"]["4"]["entropy"]
+    _, drawn = codebook_report.images_of_codes(run, ids, images)
+    for row in drawn:
+        assert (ids[row["images"], row["position"] - 1] == row["code"]).all() and row["images"]
+    with pytest.raises(ConfigError, match="no ids"):
+        codebook_report.token_ids(build(quantizer="kl"), images)
+
+
+def test_effects_are_of_the_swapped_token_alone(run):
+    tokenizer, originals = build(), roads(3).centre(range(3))
+    maps = codebook_report.effects(tokenizer, originals, [0, 7])
+    assert maps.shape == (2, 3, 32, 32) and (maps >= 0).all() and maps.max() > 0
+    alike = originals[:1].expand(2, -1, -1, -1)  # the next image has the same tokens
+    assert codebook_report.effects(tokenizer, alike, [0]).max() < 1e-5
+    figure, drawn = codebook_report.effect_maps(run, tokenizer, originals)
+    assert [row["position"] for row in drawn] == [1, 2, 3, 5, 8] and len(figure.axes) == 3 * 6
+
+
+def test_quality_is_drawn_with_its_interval_or_refused_by_name(run):
+    drawn = quality([run], "code_perplexity")
+    rows = run.evaluation["results"]
+    assert [row["code_perplexity_interval"] for row in drawn] == [r["code_perplexity_interval"] for r in rows]
+    with pytest.raises(
+        RunError, match=r"was not evaluated for kid: type 'tok1d evaluate .* metrics=psnr,ssim,kid'"
+    ):
+        quality([run], "kid")
+
+
+def test_tables_print_an_interval_after_its_number():
+    rows = [
+        {"num_tokens": 4, "psnr": 21.456, "psnr_interval": [21.0, 22.0]},
+        {"num_tokens": 8, "kid": 0.0123},
+    ]
+    assert "| 4 | 21.46\u00a0(21.00\u00a0…\u00a022.00) |  |" in table(rows).data
+    assert lines(rows)[-1].endswith("12.30") and NUMBERS["kid"].label in lines(rows)[0]

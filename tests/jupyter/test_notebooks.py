@@ -1,0 +1,233 @@
+"""Every notebook as people run it: by the runner, by plain papermill, in JupyterLab; and how each is kept."""
+
+import ast
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import nbformat
+import pytest
+import yaml
+from browser import chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
+from workbench import ENV, REPO, TINY, command, tok1d_run, train_tiny
+
+from tok1d.config.parse import parse, read_params
+from tok1d.config.schema import NOTEBOOKS
+from tok1d.figures.draw import FIGURES
+from tok1d.jupyter.execute import assigned
+from tok1d.runs import Run
+
+SHIPPED = sorted((REPO / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """All notebooks through the runner: two runs, reconstructions, ablation, figures, report."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    runs = {}, {"run": "fixed", "elastic": "false", "quantizer": "vq"}
+    with ThreadPoolExecutor() as both:
+        trained = list(both.map(lambda params: train_tiny(outputs, **params), runs))
+    steps = [tok1d_run(name, outputs) for name in ("reconstruct", "ablation", "figures")]
+    for step in [*trained, *steps]:
+        assert step.returncode == 0, step.stdout + step.stderr
+    return outputs / "runs"
+
+
+def test_the_runner_leaves_everything(sweep):
+    run = Run(sweep / "quickstart")
+    names = {path.name for path in run.path.iterdir()}
+    assert names >= {
+        "params.yaml", "train.ipynb", "metrics.jsonl", "last.ckpt", "model", "eval.json", "recon",
+        "manifest.json", "done.json", "reconstruct.ipynb", "train.log",
+    }  # fmt: skip
+    assert not [name for name in names if "running" in name or "failed" in name or "tmp" in name]
+    assert [r["num_tokens"] for r in run.evaluation["results"]] == [1, 2, 4]
+    assert {"images", "resize", "data_fingerprint", "image_size"} <= run.evaluation["card"].keys()
+    figures = {path.name for path in (sweep / "figures").iterdir()}
+    for name in set(FIGURES) - {"encoders", "elastic"}:
+        assert {f"{name}.png", f"{name}.pdf", f"{name}.json"} <= figures
+    said = (sweep / "figures.log").read_text()
+    assert "encoders is not drawn" in said and "make them with 'tok1d run notebooks/reconstruct.ipynb" in said
+    assert (
+        "elastic is not drawn: it needs both elastic and fixed runs that are alike" in said
+    )  # of one quantizer
+
+
+def test_figures_draw_the_numbers_in_the_run_folders(sweep, tmp_path):
+    drawn = json.loads((sweep / "figures" / "quality.json").read_text())["drawn"]
+    for run in (Run(sweep / "quickstart"), Run(sweep / "fixed")):
+        mine = {d["num_tokens"]: d["psnr"] for d in drawn if d["run"] == str(run.path)}
+        assert mine == {r["num_tokens"]: r["psnr"] for r in run.evaluation["results"]}
+    shutil.copytree(sweep, tmp_path / "runs")
+    other = Run(tmp_path / "runs" / "fixed")
+    other.write_json("eval.json", other.evaluation | {"card": other.evaluation["card"] | {"images": 5}})
+    result = tok1d_run("ablation", tmp_path)
+    assert result.returncode == 1 and "images=" in result.stderr and "evaluate both" in result.stderr
+
+
+def test_plain_papermill_gives_the_same_run(sweep, tmp_path):
+    params = TINY | {"outputs": str(tmp_path), "elastic": True}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(params | {"lr": 0.5}))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"base": str(tmp_path / "base.yaml"), "lr": "1e-3"}))
+    result = papermill("train", tmp_path, "-f", str(tmp_path / "params.yaml"))
+    assert result.returncode == 0, result.stderr
+    plain, ours = Run(tmp_path / "runs" / "quickstart"), Run(sweep / "quickstart")
+    assert (plain / "done.json").exists()
+    assert (plain / "metrics.jsonl").read_bytes() == (ours / "metrics.jsonl").read_bytes()
+
+
+def papermill(notebook: str, folder, *args: str) -> subprocess.CompletedProcess:
+    out = folder / f"{notebook}.ipynb"
+    args = [
+        sys.executable,
+        "-m",
+        "papermill",
+        f"notebooks/{notebook}.ipynb",
+        str(out),
+        "--no-progress-bar",
+        *args,
+    ]
+    return subprocess.run(args, cwd=REPO, env=ENV, capture_output=True, text=True)
+
+
+BAD = {
+    "misspelt": ("num_latent_tokns", "32", "did you mean num_latent_tokens?"),
+    "wrong type": ("num_latent_tokens", "many", "num_latent_tokens must be a whole number"),
+    "impossible": ("num_latent_tokens", "0", "num_latent_tokens must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("name, value, sentence", BAD.values(), ids=BAD)
+def test_bad_parameters_fail_before_training(tmp_path, name, value, sentence):
+    ours = tok1d_run("train", tmp_path, **{name: value})
+    assert ours.returncode == 1 and sentence in ours.stderr and ours.stderr.count("\n") == 1
+    theirs = papermill("train", tmp_path, "-p", "outputs", str(tmp_path / "o"), "-p", name, value)
+    assert theirs.returncode == 1 and f"ConfigError: {name}" in theirs.stderr and sentence in theirs.stderr
+    assert not list(tmp_path.glob("**/last.ckpt")) and not list(tmp_path.glob("**/metrics.jsonl"))
+
+
+def test_bad_data_is_one_sentence_too(tmp_path):
+    result = train_tiny(tmp_path, data=tmp_path / "nowhere")
+    assert result.returncode == 1 and result.stderr.endswith("or a .txt file of image paths\n")
+    assert "Traceback" not in result.stderr and not list(tmp_path.glob("**/last.ckpt"))
+
+
+def test_lr_as_yaml_reads_it(tmp_path):
+    (tmp_path / "lr.yaml").write_text("lr: 1e-4\n")
+    assert yaml.safe_load((tmp_path / "lr.yaml").read_text()) == {"lr": "1e-4"}  # text: the trap
+    assert train_tiny(tmp_path, steps=1, lr="1e-4").returncode == 0
+    assert Run(tmp_path / "runs" / "quickstart").params["lr"] == 1e-4
+
+
+def test_a_notebook_over_its_limit_is_stopped_and_continues(tmp_path):
+    long = TINY | dict(steps=100_000, checkpoint_every=100_000)
+    started = time.monotonic()
+    arguments = [*command("train", tmp_path, **long), "--limit", "15"]
+    result = subprocess.run(arguments, cwd=REPO, env=ENV, capture_output=True, text=True)
+    assert result.returncode == 1 and "over its limit of 15" in result.stderr
+    assert time.monotonic() - started < 60
+    run = Run(tmp_path / "runs" / "quickstart")
+    assert (run / "last.ckpt").exists() and (run / "train.failed.ipynb").exists() and not run.done
+
+
+def test_missing_notebook_and_missing_run_say_what_to_type(tmp_path):
+    assert "type one of notebooks/ablation.ipynb" in tok1d_run("abaltion", tmp_path).stderr
+    assert "there is no finished run" in tok1d_run("ablation", tmp_path).stderr
+    assert "train it with 'tok1d run notebooks/train.ipynb -p run=nope'" in tok1d_run(
+        "reconstruct", tmp_path, run="nope"
+    ).stderr  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- in a browser
+
+
+def test_the_slider_moves_in_jupyterlab(sweep, tmp_path):
+    """reconstruct.ipynb as it is shipped, opened, all cells run, the slider moved with the keyboard."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "params").mkdir()
+    shutil.copytree(sweep, tmp_path / "outputs" / "runs")
+    run = Run(tmp_path / "outputs" / "runs" / "quickstart")
+    run.write_text("params.yaml", yaml.safe_dump(run.params | {"outputs": "outputs"}))
+    shutil.copy(REPO / "notebooks" / "reconstruct.ipynb", tmp_path / "notebooks")
+    with jupyter_lab(tmp_path) as lab, chromium() as browser:
+        open_in_lab(browser.page, lab, "notebooks/reconstruct.ipynb")
+        run_all(browser.page)
+        handle = browser.page.locator(".widget-slider .noUi-handle").first
+        handle.scroll_into_view_if_needed()
+        handle.focus()
+        before = pixels(browser.page.locator(".widget-image:visible").first)
+        browser.page.keyboard.press("ArrowRight")
+        browser.page.wait_for_timeout(500)
+        after = pixels(browser.page.locator(".widget-image:visible").first)
+        assert differ(before, after) > 0.01
+
+
+def test_the_report_is_alive_offline(sweep):
+    result = subprocess.run(
+        [sys.executable, "-m", "tok1d.cli", "report", str(sweep)],
+        cwd=REPO,
+        env=ENV,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    with chromium() as browser:
+        browser.page.goto((sweep / "report.html").as_uri())
+        headings = browser.page.locator("h1").all_inner_texts()
+        assert sorted(headings) == sorted(
+            ["Train a tokenizer"] * 2 + ["Reconstruct", "Token-count ablation", "Figures"]
+        )
+        slider = browser.page.locator("input[type=range]").first
+        slider.scroll_into_view_if_needed()
+        slider.focus()
+        before = pixels(browser.page.locator("body"))
+        browser.page.keyboard.press("ArrowRight")
+        browser.page.wait_for_timeout(300)
+        assert differ(before, pixels(browser.page.locator("body"))) > 0
+        assert not browser.outside
+
+
+# ------------------------------------------------------------------------------------------ how they are kept
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shape_of_a_notebook(path):
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    code = [cell.source.splitlines() for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(notebook.cells) <= 20 and max(map(len, code)) <= 20 and statistics.median(map(len, code)) < 6
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+    assert all(
+        not cell.outputs and cell.execution_count is None
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    )
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1 and tagged[0].source.startswith("# Parameters")
+    for line in tagged[0].source.splitlines()[1:]:
+        assert "  # " in line and ":" in line.split("=")[0], f"a type and a comment: {line}"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_parameters_of_a_notebook_are_those_of_its_configs(path):
+    parse(defaults(path.stem), *NOTEBOOKS[path.stem])
+
+
+def test_quickstart_is_what_the_train_notebook_does_by_itself():
+    quickstart = yaml.safe_load((REPO / "params" / "quickstart.yaml").read_text())
+    assert parse(quickstart, *NOTEBOOKS["train"]) == parse(defaults("train"), *NOTEBOOKS["train"])
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_params_file_is_valid(path):
+    parse(defaults("train") | read_params(path), *NOTEBOOKS["train"])
+
+
+def defaults(notebook: str) -> dict:
+    cells = nbformat.read(REPO / "notebooks" / f"{notebook}.ipynb", 4).cells
+    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    return {name: ast.literal_eval(value) for name, value in assigned([source]).items()}

@@ -1,0 +1,270 @@
+"""The slider and the report as a reader meets them: a real kernel, a real browser, a real JupyterLab."""
+
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+from browser import REPO, chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
+
+from tok1d.jupyter import slider as widgets
+from tok1d.jupyter.report import build_report, formula
+from tok1d.jupyter.slider import LiveCurve, TokenSlider, headless
+
+SETUP = """
+import numpy as np
+from tok1d.jupyter.slider import LiveCurve, TokenSlider, headless
+def flat(*levels):
+    return {n: np.full((3, 32, 32, 3), level, np.uint8) for n, level in levels}
+print("headless:", headless())
+"""
+CURVE = """
+curve = LiveCurve("smoke", every=0)
+for step in range(5):
+    curve.update({"step": step, "loss": 1 / (1 + step), "psnr": 10 + step})
+curve.close()
+"""
+SLIDER = (
+    "TokenSlider(np.full((3, 32, 32, 3), 200, np.uint8), flat((1, 20), (8, 90), (32, 180)), start={start})"
+)
+INTRO = r"""# A smoke test
+Formula $K \log_2 V$ and a [link](https://example.org/paper).
+
+## Pictures
+![here](dot.png)
+"""
+ELSEWHERE = "![elsewhere](https://example.org/there.png)"
+LOADS = """from IPython.display import HTML
+HTML('<img src="https://example.org/a.png"><script src="https://example.org/a.js"></script>'
+     '<p style="background:url(//example.org/b.png)">x</p><style>@import "//example.org/c.css";</style>')
+"""
+
+
+def _write(path: Path, *cells) -> Path:
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=list(cells), metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def _cells() -> list:
+    return [
+        new_markdown_cell(INTRO),
+        new_code_cell(
+            "lr: float = 1e-4  # learning rate\nname: str = 'toy'", metadata={"tags": ["parameters"]}
+        ),
+        new_code_cell(SETUP),
+        new_code_cell(CURVE),
+        new_code_cell(SLIDER.format(start=8)),
+        new_code_cell(SLIDER.format(start=1)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """smoke.ipynb as written, smoke_run.ipynb as papermill left it, and broken_run.ipynb, which raised."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    Image.new("RGB", (4, 4), "red").save(folder / "dot.png")
+    old = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), old]))
+    try:
+        smoke = _write(folder / "smoke.ipynb", *_cells())
+        elsewhere = [new_markdown_cell(ELSEWHERE), new_code_cell(LOADS)]
+        loud = _write(folder / "loud.ipynb", *_cells(), *elsewhere)
+        run = folder / "smoke_run.ipynb"
+        values = {"name": "bdd", "PAPERMILL_OUTPUT_PATH": str(run)}  # as `papermill --inject-paths` does
+        papermill.execute_notebook(loud, run, values, progress_bar=False, kernel_name="python3")
+        broken = _write(
+            folder / "broken.ipynb", new_code_cell("x = 1"), new_code_cell("1 / 0"), new_code_cell("x")
+        )
+        with pytest.raises(papermill.PapermillExecutionError):
+            papermill.execute_notebook(broken, folder / "broken_run.ipynb", progress_bar=False)
+    finally:
+        os.environ.pop("PYTHONPATH") if old is None else os.environ.update(PYTHONPATH=old)
+    assert smoke.is_file()
+    return folder
+
+
+def images(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.uint8)
+
+
+# ------------------------------------------------------------------------------------------ token slider
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "says"),
+    [
+        ((images(2, 8, 8, 3), {}), {}, "is empty"),
+        ((images(2, 8, 8, 3), {4: images(3, 8, 8, 3)}), {}, "reconstructions[4] has shape"),
+        ((images(2, 8, 8), {4: images(2, 8, 8)}), {}, "originals must be uint8 [M, H, W, 3]"),
+        ((images(2, 8, 8, 3) / 1.0, {4: images(2, 8, 8, 3)}), {}, "got float64"),
+        ((images(0, 8, 8, 3), {4: images(0, 8, 8, 3)}), {}, "originals must be"),
+        (
+            (images(2, 8, 8, 3), {4: images(2, 8, 8, 3)}),
+            {"captions": {5: "five"}},
+            "captions has token counts [5]",
+        ),
+        ((images(2, 8, 8, 3), {4: images(2, 8, 8, 3)}), {"start": 5}, "start=5 is not one of"),
+    ],
+)
+def test_slider_says_in_one_sentence_what_is_wrong(arguments, options, says):
+    with pytest.raises(ValueError) as caught:
+        TokenSlider(*arguments, **options)
+    message = str(caught.value)
+    assert says in message and "\n" not in message and message.endswith(".")
+
+
+def test_slider_display_carries_widget_and_html():
+    """One frame per count in ascending order, the middle one shown; captions cannot break out of the HTML."""
+    slider = TokenSlider(
+        images(5, 8, 8, 3), {n: images(5, 8, 8, 3) for n in (64, 1, 16)}, {64: 'best "<b>" & last'}
+    )
+    bundle = slider._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
+    assert bundle["text/plain"] == "TokenSlider(5 images, tokens 1, 16, 64)"
+    page = bundle["text/html"]
+    assert re.findall(r'alt="([^"]*)"( hidden)?>', page) == [
+        ("1 token", " hidden"), ("16 tokens", ""), ("best &quot;&lt;b&gt;&quot; &amp; last", " hidden"),
+    ]  # fmt: skip
+    assert "http" not in page and "<script" not in page and " id=" not in page
+
+
+def test_slider_takes_tensors_and_wraps_many_images():
+    torch = pytest.importorskip("torch")
+    ten = torch.zeros(10, 64, 64, 3, dtype=torch.uint8)
+    assert TokenSlider(ten, {2: ten}).num_images == 10
+    assert widgets.compose(ten.numpy(), ten.numpy(), "2 tokens").size == (5 * 132 - 4, 4 * 152 - 4)  # 5 + 5
+    assert widgets.compose(images(1, 512, 1024, 3), images(1, 512, 1024, 3), "2 tokens").width == 256
+
+
+# ------------------------------------------------------------------------------------------ live curve
+
+
+def test_headless_without_kernel_and_by_environment(monkeypatch):
+    monkeypatch.delenv("TOK1D_HEADLESS", raising=False)
+    assert headless()  # pytest is no Jupyter kernel
+    monkeypatch.setenv("TOK1D_HEADLESS", "0")
+    assert not headless()
+    monkeypatch.setenv("TOK1D_HEADLESS", "1")
+    assert headless()
+
+
+def test_curve_outside_ipython_only_collects(capsys):
+    curve = LiveCurve("smoke", every=0)
+    for step in range(100):
+        curve.update({"step": step, "loss": 0.5**step, "psnr": None if step % 10 else 20.0})
+    curve.update({"step": 100, "loss": float("nan")})
+    curve.close()
+    assert capsys.readouterr() == ("", "")
+    assert len(curve.points["loss"]) == 100 and len(curve.points["psnr"]) == 10
+    left, right = curve.figure().axes
+    assert left.get_yscale() == "log" and right.get_ylabel() == "PSNR (dB)"
+
+
+def test_curve_in_a_papermill_run_is_one_picture(folder):
+    cells = nbformat.read(folder / "smoke_run.ipynb", as_version=4).cells
+    assert "headless: True" in next(c for c in cells if "headless()" in c.source).outputs[0].text
+    outputs = next(c for c in cells if c.source.startswith("\ncurve")).outputs
+    assert [list(output.data) for output in outputs] == [["image/png", "text/plain"]]
+
+
+# ------------------------------------------------------------------------------------------ report
+
+
+def test_report_says_in_one_sentence_what_is_wrong(folder, tmp_path):
+    (tmp_path / "garbled.ipynb").write_text("{")
+    for notebooks, says in (
+        ([], "No notebook to report"),
+        (
+            [tmp_path / "gone.ipynb"],
+            "gone.ipynb does not exist: run it with `tok1d run notebooks/gone.ipynb`",
+        ),
+        (
+            [folder / "smoke.ipynb"],
+            "smoke.ipynb was never run: run it with `tok1d run notebooks/smoke.ipynb`",
+        ),
+        ([tmp_path / "garbled.ipynb"], "garbled.ipynb is not a readable notebook"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            build_report(notebooks, tmp_path / "report.html")
+        assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_report_shows_parameters_pictures_and_failures(folder, tmp_path):
+    out = build_report(
+        [folder / "smoke_run.ipynb", folder / "broken_run.ipynb"], tmp_path / "new" / "report.html"
+    )
+    assert [file.name for file in out.parent.iterdir()] == ["report.html"]  # no temporary file stays
+    page = out.read_text()
+    assert '<li title="learning rate"><span>lr</span> <code>1e-4</code></li>' in page
+    assert '<li class="changed"><span>name</span> <code>&#34;bdd&#34;</code></li>' in page
+    assert "PAPERMILL_" not in page and "widget-state" not in page
+    assert 'src="data:image/png;base64,' in page and 'class="formula"' in page
+    assert "failed</strong> in code cell 2 of 3: ZeroDivisionError: division by zero" in page
+    assert re.search(r'id="2-broken-run--error"', page) and 'href="#2-broken-run--error"' in page
+    assert len(page) < 250_000
+
+
+def test_report_flags_a_killed_kernel(folder, tmp_path):
+    """papermill's metadata calls such a run completed; the cells do not."""
+    notebook = nbformat.read(folder / "smoke_run.ipynb", as_version=4)
+    notebook.cells[-1].execution_count, notebook.cells[-1].outputs = None, []
+    nbformat.write(notebook, tmp_path / "killed.ipynb")
+    page = build_report([tmp_path / "killed.ipynb"], tmp_path / "report.html").read_text()
+    assert "stopped early</strong> 6 of 7 code cells ran." in page
+
+
+def test_formula_mathtext_cannot_draw_stays_text():
+    assert formula(r"\frac{a}{b}").startswith("<svg")
+    assert formula(r"\nonsense{<a>}") == r"<code>\nonsense{&lt;a&gt;}</code>"
+
+
+def test_report_is_live_offline_in_a_browser(folder, tmp_path):
+    """Arrow keys change the picture of the focused slider, of no other; nothing is asked of another host."""
+    out = build_report([folder / "smoke_run.ipynb"], tmp_path / "report.html", title="Smoke")
+    with chromium() as browser:
+        browser.page.goto(out.as_uri())
+        first, second = (browser.page.locator(".tok1d-slider").nth(i) for i in (0, 1))
+        before, other = pixels(first.locator(".frames")), pixels(second.locator(".frames"))
+        first.locator("input").focus()
+        browser.page.keyboard.press("ArrowRight")
+        assert differ(before, pixels(first.locator(".frames"))) > 10
+        assert differ(other, pixels(second.locator(".frames"))) == 0
+        assert first.locator("output").inner_text() == "32 tokens"
+        assert first.locator("input").get_attribute("aria-valuetext") == "32 tokens"
+        browser.page.keyboard.press("ArrowLeft")
+        assert differ(before, pixels(first.locator(".frames"))) < 1
+
+        assert not browser.page.locator(".highlight").first.is_visible()
+        browser.page.get_by_label("show code").check()
+        assert browser.page.locator(".highlight").first.is_visible()
+        assert browser.page.title() == "Smoke" and browser.outside == []
+
+
+# ------------------------------------------------------------------------------------------ JupyterLab
+
+
+def test_slider_is_live_in_jupyterlab(folder):
+    """The real front end shows the widget, not the HTML, and arrow keys move it."""
+    with jupyter_lab(folder) as lab, chromium() as browser:
+        open_in_lab(browser.page, lab, "smoke.ipynb")
+        run_all(browser.page)
+        assert browser.page.get_by_text("headless: False").count() == 1
+        assert browser.page.locator(".tok1d-slider").count() == 0
+        sliders = browser.page.locator(".jp-OutputArea-output .widget-vbox:has(> .widget-slider)")
+        first, second = sliders.nth(0), sliders.nth(1)
+        handle, pictures = first.locator(".noUi-handle"), first.locator(".widget-image:visible")
+        pictures.wait_for()
+        before, other = pixels(pictures), pixels(second.locator(".widget-image:visible"))
+        handle.focus()
+        browser.page.keyboard.press("ArrowRight")
+        first.get_by_text("32 tokens").wait_for()
+        assert differ(before, pixels(pictures)) > 10
+        assert differ(other, pixels(second.locator(".widget-image:visible"))) < 1
+        assert browser.outside == []

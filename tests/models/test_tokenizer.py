@@ -1,0 +1,110 @@
+"""What a user relies on: shapes, ranges, the prefix property, ids that decode to what forward shows."""
+
+import pytest
+import torch
+from torchvision.transforms.functional import to_tensor
+
+from tok1d.config.schema import TokenizerConfig, TrainConfig
+from tok1d.data.toy_roads.draw import draw
+from tok1d.models.quantizers import QUANTIZERS
+from tok1d.models.tokenizer import Tokenizer
+from tok1d.training.optim import build_optimizers
+
+TINY = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
+
+
+def build(**changes) -> Tokenizer:
+    torch.manual_seed(0)
+    return Tokenizer(TokenizerConfig(**TINY | changes)).eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
+@pytest.mark.parametrize("elastic", [False, True])
+@pytest.mark.parametrize("tokens", [1, 8, 256])  # 256 tokens from a 16-patch grid are fine
+@torch.no_grad()
+def test_shapes_and_ids(images, quantizer, elastic, tokens):
+    tokenizer = build(quantizer=quantizer, elastic=elastic, num_latent_tokens=tokens)
+    ids = tokenizer.encode(images)
+    assert ids.shape == (2, tokens) and ids.dtype == torch.int64
+    assert ids.min() >= 0 and ids.max() < tokenizer.quantizer.codebook_size
+    output = tokenizer(images)
+    assert output.images.shape == images.shape and torch.equal(output.ids, ids)
+    assert torch.allclose(tokenizer.decode_ids(ids), output.images.clamp(0, 1), atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_prefix_is_the_same_however_many_tokens_are_computed(images):
+    tokenizer = build(elastic=True)
+    every = tokenizer.encode(images)
+    for count in range(1, 9):
+        assert torch.equal(tokenizer.encode(images, count), every[:, :count])
+        short = tokenizer(images, count).images
+        assert torch.allclose(tokenizer.decode_ids(every[:, :count]), short.clamp(0, 1), atol=1e-5)
+
+
+@torch.no_grad()
+def test_tokens_of_a_fixed_tokenizer_do_see_each_other(images):
+    tokenizer = build()
+    before = tokenizer.encoder(images, 8)
+    tokenizer.encoder.latents[-1] += torch.randn(128)
+    assert not torch.allclose(before[:, 0], tokenizer.encoder(images, 8)[:, 0], atol=1e-4)
+
+
+def test_latent_tokens_are_distinct_from_step_0():
+    latents = build(num_latent_tokens=64).encoder.latents
+    assert torch.cdist(latents, latents).fill_diagonal_(9).min() > 1
+
+
+def test_every_parameter_gets_a_gradient(images):
+    for quantizer in QUANTIZERS:
+        tokenizer = build(quantizer=quantizer).train()
+        tokenizer.quantizer.entropy_weight = 0.1
+        output = tokenizer(images)
+        ((output.images - images).square().mean() + output.loss).backward()
+        assert [n for n, p in tokenizer.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
+def test_learns_to_repeat_one_batch(quantizer):
+    batch = torch.stack([to_tensor(draw(i, 32)) for i in range(4)])
+    tokenizer = build(quantizer=quantizer).train()
+    optimizers = build_optimizers(tokenizer, TrainConfig(optimizer="muon", muon_lr=0.01))
+    for _ in range(100):
+        output = tokenizer(batch)
+        loss = (output.images - batch).square().mean()
+        (loss + output.loss).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert loss < 0.25 * batch.var(0, unbiased=False).mean(), "hardly better than the mean image"
+
+
+def test_saved_and_loaded_is_the_same(tmp_path, images):
+    tokenizer = build(quantizer="vq", elastic=True)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    assert {f.name for f in tmp_path.iterdir()} >= {"config.json", "model.safetensors", "README.md"}
+    assert loaded.config == tokenizer.config
+    with torch.no_grad():
+        assert torch.equal(loaded(images, 3).images, tokenizer(images, 3).images)
+
+
+def test_counts_that_cannot_be_had_say_what_to_type(images):
+    with pytest.raises(ValueError, match="elastic=true"):
+        build().encode(images, 4)
+    with pytest.raises(ValueError, match=r"1 … 8"):
+        build(elastic=True).encode(images, 9)
+
+
+@pytest.mark.parametrize("tokens", [16, 256])
+@torch.no_grad()
+def test_full_size(tokens):
+    """256 px, ViT-S/16, the seed's token counts, without change."""
+    tokenizer = Tokenizer(TokenizerConfig(num_latent_tokens=tokens)).eval()
+    output = tokenizer(torch.rand(1, 3, 256, 256))
+    assert output.images.shape == (1, 3, 256, 256) and output.ids.shape == (1, tokens)

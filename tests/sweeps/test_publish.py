@@ -1,0 +1,109 @@
+"""Published results, and the table that the README makes of them."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from test_figures import drawn, made  # noqa: F401
+from workbench import REPO
+
+from tok1d.cli import main
+from tok1d.evaluation.card import card_id, protocol
+from tok1d.figures.series import series_of
+from tok1d.runs import RunError, find_runs
+from tok1d.sweeps.publish import BEGIN, END, PUBLISHED, publish, renew, results_table
+
+
+def test_the_readme_says_what_is_published():
+    """If this fails: `tok1d publish` was not run, or something was edited by hand."""
+    text = (REPO / "README.md").read_text()
+    assert text.split(BEGIN)[1].split(END)[0].strip() == results_table(REPO / PUBLISHED).strip()
+
+
+def test_published_figures_name_runs_and_cards_and_no_machine():
+    for file in (REPO / PUBLISHED).glob("*/*.json"):
+        kept = json.loads(file.read_text())
+        assert all(item.get("run", "outputs/").startswith("outputs/") for item in kept.get("drawn", ()))
+        assert all(item["card"] in kept["cards"] for item in kept.get("drawn", ()))
+    for file in (REPO / PUBLISHED).glob("*/*.csv"):
+        assert pd.read_csv(file)["path"].str.startswith("outputs/").all()
+
+
+@pytest.fixture
+def sweep(made, tmp_path):  # noqa: F811
+    folder = tmp_path / "sweep"
+    shutil.copytree(made, folder)
+    rows = []
+    for label, members in series_of(find_runs(folder)):
+        for run in members:
+            card = card_id(protocol(run.evaluation["card"]))
+            rows += [
+                {"run": run.name, "series": label, **r, "card": card, "path": str(run.path)}
+                for r in run.evaluation["results"]
+            ]
+    (folder / "sweep_done.json").write_text("{}")
+    pd.DataFrame(rows).assign(init_from="/a/b/parent").to_csv(folder / "results.csv", index=False)
+    drawn(folder, "quality")
+    return folder
+
+
+def test_a_sweep_is_published_with_its_numbers_and_without_its_place(sweep, tmp_path):
+    folder = publish(sweep, "Toy roads", tmp_path / "published")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"results.csv", "about.json", "quality.png", "quality.pdf", "quality.json"}
+    for name in ("results.csv", "about.json", "quality.json"):
+        text = (folder / name).read_text()
+        assert str(tmp_path) not in text and "/a/b" not in text
+    assert "parent" in (folder / "results.csv").read_text()
+    items = json.loads((folder / "quality.json").read_text())["drawn"]
+    assert {item["run"] for item in items} == {f"outputs/sweep/{k}{s}" for k in "abce" for s in (0, 1)}
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    renew(readme, tmp_path / "published")
+    text = readme.read_text()
+    assert text.startswith(
+        f"before\n{BEGIN}\n**Toy roads**, 12 images at 32 pixels; mean and standard deviation of 2 "
+    )
+    assert text.endswith(f"{END}\nafter\n") and "old" not in text
+    runs = {run.name: run.evaluation["results"][0] for run in find_runs(sweep, ("c0", "c1"))}
+    mean = (runs["c0"]["psnr"] + runs["c1"]["psnr"]) / 2
+    spread = abs(runs["c0"]["psnr"] - runs["c1"]["psnr"]) / 2**0.5
+    assert f"| random, like CLIP | 4 | {mean:.2f} ± {spread:.2f} | " in text
+
+
+def test_names_that_look_like_numbers_stay_names(sweep, tmp_path):
+    rows = pd.read_csv(sweep / "results.csv")
+    rows["card"] = "123456e78901"
+    rows.to_csv(sweep / "results.csv", index=False)
+    folder = publish(sweep, "Toy roads", tmp_path / "published")
+    assert "123456e78901" in (folder / "results.csv").read_text()
+
+
+def test_a_readme_without_a_place_is_left_alone(tmp_path):
+    for text in (None, "nothing"):
+        if text:
+            (tmp_path / "README.md").write_text(text)
+        with pytest.raises(RunError, match="has no place for results"):
+            renew(tmp_path / "README.md", tmp_path)
+
+
+def test_what_was_not_measured_alike_is_not_published(sweep, tmp_path):
+    rows = pd.read_csv(sweep / "results.csv")
+    rows.loc[rows["run"] == "b1", "card"] = "other"
+    rows.to_csv(sweep / "results.csv", index=False)
+    with pytest.raises(RunError, match="b1 was not measured as the other runs"):
+        publish(sweep, "Toy roads", tmp_path / "published")
+    assert not (tmp_path / "published").exists()
+    with pytest.raises(RunError, match=r"is no finished sweep: finish it with 'tok1d sweep"):
+        publish(tmp_path, "Toy roads", tmp_path / "published")
+
+
+def test_all_figures_are_drawn_again_also_where_the_runs_are_gone(sweep, tmp_path, capsys):
+    publish(sweep, "Toy roads", tmp_path / "published")
+    picture = (tmp_path / "published" / "sweep" / "quality.png").read_bytes()
+    (tmp_path / "published" / "sweep" / "quality.png").unlink()
+    shutil.rmtree(sweep)
+    assert main(["figures", str(tmp_path)]) == 0
+    assert (tmp_path / "published" / "sweep" / "quality.png").read_bytes() == picture
+    assert "0 of 0 sweeps and 1 published figures are drawn again" in capsys.readouterr().out

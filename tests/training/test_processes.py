@@ -1,0 +1,170 @@
+"""Several processes compute what one does, end together, and go on from where they were."""
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from workbench import ENV, REPO
+
+from tok1d.config.parse import parse
+from tok1d.config.schema import NOTEBOOKS
+from tok1d.data.dataset import load_data
+from tok1d.runs import Run
+from tok1d.training.processes import STOPPED
+from tok1d.training.train import train
+
+EVERYTHING = dict(
+    image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4, elastic=True,
+    toy_images=40, toy_val_images=4, steps=50, batch_size=8, accumulate=2, log_every=1, checkpoint_every=7,
+    quantizer="vq", codebook_size=32, entropy_weight=0.01, entropy_decay_steps=40, l1_weight=1.0,
+    adversarial_weight=0.1, lecam_weight=0.01, discriminator_start=5, discriminator_ramp=10,
+    optimizer="adamw", lr=1e-4, discriminator_lr=1e-5, warmup_steps=5,
+)  # fmt: skip
+
+
+def arguments(outputs: Path, **params) -> list[str]:
+    """`tok1d train` with everything on."""
+    pairs = (EVERYTHING | dict(sweep="runs", run="run", outputs=outputs) | params).items()
+    return ["train", *(text for name, value in pairs for text in ("-p", f"{name}={value}"))]
+
+
+def tok1d(outputs: Path, **params) -> list[str]:
+    return [sys.executable, "-m", "tok1d.cli", *arguments(outputs, **params)]
+
+
+def finish(command: list[str], status: int = 0) -> str:
+    done = subprocess.run(command, cwd=REPO, env=ENV, capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def train_alone(outputs: Path, **params) -> Run:
+    """The same in this very process."""
+    params = EVERYTHING | dict(sweep="runs", run="run", outputs=str(outputs)) | params
+    configs = parse(params, *NOTEBOOKS["train"])
+    run = Run.start(*configs)
+    train(run, load_data(configs[1], 16, run.cache)[0], configs[2], configs[3])
+    return run
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return train_alone(tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    outputs = tmp_path_factory.mktemp("two")
+    print(finish(tok1d(outputs, num_processes=2)))
+    return Run(outputs / "runs" / "run")
+
+
+def assert_close(run: Run, other: Run) -> None:
+    """The curves to 1e-4, of what the adversarial game does not make chaotic."""
+    assert len(run.metrics) == len(other.metrics) == EVERYTHING["steps"]
+    for mine, theirs in zip(run.metrics, other.metrics, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in ("loss", "l1", "l2", "psnr", "quantizer", "perplexity", "num_tokens", "lr"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-4), (name, mine["step"])
+    weights, others = (load_file(r / "model" / "model.safetensors") for r in (run, other))
+    for name in weights:
+        torch.testing.assert_close(weights[name], others[name], rtol=1e-2, atol=1e-3)
+
+
+def assert_same(run: Run, other: Run) -> None:
+    mine, theirs = (load_file(r / "model" / "model.safetensors") for r in (run, other))
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert (run / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+
+
+def test_two_processes_compute_what_one_does(one, two):
+    assert {"adversarial", "adaptive_weight", "logits_real"} <= two.metrics[-1].keys()
+    assert {record["num_tokens"] for record in two.metrics} == {1, 2, 4}
+    assert_close(two, one)
+
+
+# ---- killed, stopped, continued ----
+
+
+def begin(outputs: Path, at_step: int, **params) -> tuple[psutil.Process, list[psutil.Process]]:
+    """Two processes that have logged `at_step`: who started them, and they."""
+    metrics = outputs / "runs" / "run" / "metrics.jsonl"
+    process = psutil.Popen(
+        tok1d(outputs, num_processes=2, **params), cwd=REPO, env=ENV,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= at_step):
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = [child for child in process.children() if "train" in child.cmdline()]
+    assert len(children) == 2
+    return process, children
+
+
+def last_step(outputs: Path) -> int:
+    return torch.load(outputs / "runs" / "run" / "last.ckpt", weights_only=True)["counts"]["step"]
+
+
+def test_killed_orphaned_and_stopped_they_go_on_to_the_same_bits(one, two, tmp_path):
+    outputs = tmp_path / "two"
+    moments = sorted(random.sample(range(3, 40), 3))
+    print(f"signalled after steps {moments}")
+
+    process, children = begin(outputs, moments[0])
+    for member in [*children, process]:
+        member.kill()
+    process.wait(10)
+
+    process, children = begin(outputs, moments[1])
+    process.kill()  # as a notebook's kernel that runs out of memory
+    assert psutil.wait_procs(children, 30)[1] == []
+    assert last_step(outputs) >= moments[1]
+
+    process, children = begin(outputs, max(moments[2], last_step(outputs) + 1))
+    process.terminate()
+    assert process.wait(30) == STOPPED and not any(child.is_running() for child in children)
+    assert moments[2] <= last_step(outputs) < EVERYTHING["steps"]
+    shutil.copytree(outputs, tmp_path / "alone")
+
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "tok1d.cli"]
+    said = finish([sys.executable, *torchrun, *arguments(outputs)])
+    assert said.count("continuing") == 1 and said.count("evaluates") == 1
+    assert_same(Run(outputs / "runs" / "run"), two)
+
+    assert_close(train_alone(tmp_path / "alone"), one)
+
+
+def test_sharded_they_compute_the_same_and_one_goes_on_from_there(one, tmp_path):
+    process, _ = begin(tmp_path, 20, parallel="fsdp")
+    process.terminate()
+    assert process.wait(30) == STOPPED
+    shutil.copytree(tmp_path, tmp_path / "alone")
+    said = finish(tok1d(tmp_path, num_processes=2, parallel="fsdp"))
+    assert "continuing" in said and "Warning" not in said
+    assert_close(Run(tmp_path / "runs" / "run"), one)
+    assert_close(train_alone(tmp_path / "alone"), one)
+
+
+# ---- what can be wrong ----
+
+
+def test_a_batch_that_does_not_divide_is_one_sentence(tmp_path):
+    said = finish(tok1d(tmp_path, num_processes=2, batch_size=6), status=1)
+    assert said == ("tok1d: batch_size=6 is no multiple of accumulate=2 × 2 processes: type batch_size=8\n")
+
+
+def test_when_one_fails_all_end_and_it_is_said_once(tmp_path):
+    (tmp_path / "runs" / "run" / "metrics.jsonl" / "in the way").mkdir(
+        parents=True
+    )  # the main one's to write
+    said = finish(tok1d(tmp_path, num_processes=2), status=1)
+    assert said.count("Traceback") == 1 and "IsADirectoryError" in said
+    said = finish(tok1d(tmp_path, num_processes=2, data=tmp_path / "nowhere", run="other"), status=1)
+    assert said.count("tok1d:") == 1 and "nowhere" in said and "Traceback" not in said

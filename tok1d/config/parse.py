@@ -1,0 +1,154 @@
+"""The only door for parameters: names and values in, validated configs out, or one sentence that helps."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from tok1d.config.schema import NOTEBOOKS, Config, ConfigError, EvalConfig, TokenizerConfig, fields, to_number
+
+EXAMPLES = dict(
+    val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",
+    timeofday="night", scene="highway", token_counts="1,8,64", runs="run-a,run-b", random_like="dinov2",
+    encoder_weights="weights/dinov2.safetensors", encoder_revision="main",
+    init_from="outputs/runs/quickstart", stop_on="nan,collapse",
+    perceptual_weights="weights/vgg16.pth", discriminator_weights="weights/dino.safetensors",
+    align_weights="weights/dinov2.safetensors", inception_weights="weights/inception_fid.pth",
+    dino_weights="weights/dinov2.pth", lpips_weights="weights/vgg16.pth", reference_data="photos/train",
+)  # fmt: skip
+
+
+def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Config, ...]:
+    """Sort flat parameters into `classes`, in order.
+
+    Raises `ConfigError`, one sentence: the spelling of an unknown name, the type or range of a bad value.
+    """
+    known = fields(*classes)
+    for name in params:
+        if name not in known:
+            raise ConfigError(unknown_name(name, known))
+    out = []
+    for cls in classes:
+        try:
+            out.append(cls(**{k: v for k, v in params.items() if k in cls.model_fields}))
+        except ValidationError as error:
+            raise ConfigError(_sentence(error.errors()[0], known)) from None
+    check_counts(out)
+    return tuple(out)
+
+
+def check_counts(configs: list[Config]) -> None:
+    """Token counts to evaluate are counts that the tokenizer has."""
+    kinds = {type(config): config for config in configs}
+    tokenizer, evaluation = kinds.get(TokenizerConfig), kinds.get(EvalConfig)
+    if tokenizer is None or evaluation is None:
+        return
+    K = tokenizer.num_latent_tokens
+    for count in evaluation.token_counts:
+        if count > K or (count != K and not tokenizer.elastic):
+            allowed = f"counts up to num_latent_tokens={K}" if tokenizer.elastic else f"{K}, or elastic=true"
+            raise ConfigError(f"token_counts={count} is no count of this tokenizer: type {allowed}")
+
+
+def read_params(*files: str | Path) -> dict[str, Any]:
+    """Flat parameters of YAML files, later files winning over earlier ones.
+
+    A file with `base: params/seed/base.yaml` (a path from the project's folder, or from a folder that holds
+    the file) is read on top of that other file; plain papermill leaves that to
+    `tok1d.jupyter.execute.parameters`.
+    """
+    params: dict[str, Any] = {}
+    for file in files:
+        params |= _read_file(Path(file), ())
+    return params
+
+
+def _read_file(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """One file on top of its `base`; `above` are the files that led here."""
+    if file.resolve() in above:
+        raise ConfigError(f"{file} is its own base: remove a 'base:' line")
+    return with_base(read_yaml(file), (*above, file.resolve()))
+
+
+def with_base(params: dict[str, Any], above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """`params` on top of the file that its `base` names, if it names one."""
+    base = params.get("base")
+    if base is None:
+        return params
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"base must be a parameter file, got {base!r}: type base: params/seed/base.yaml")
+    places = [Path(base), *(folder / base for file in above[-1:] for folder in file.parents)]
+    found = next((place for place in places if place.is_file()), Path(base))
+    return _read_file(found, above) | {name: value for name, value in params.items() if name != "base"}
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file of names and values, as it is. Raises `ConfigError`."""
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no parameter file {file}: see params/ for examples") from None
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"{file} cannot be read: give a text file of 'name: value' lines") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{file}{where} is not valid YAML: write one 'name: value' a line") from None
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{file} holds no 'name: value' lines: write for example 'steps: 1000'")
+    return values or {}
+
+
+def unknown_name(name: Any, known: Iterable[str]) -> str:
+    elsewhere = [notebook for notebook, classes in NOTEBOOKS.items() if name in fields(*classes)]
+    if elsewhere:
+        return f"{name} is not a parameter here: it belongs to the notebook {' and '.join(elsewhere)}"
+    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"the parameters here are {', '.join(known)}"
+    return f"{_shown(name)} is not a parameter: {hint}"
+
+
+def _sentence(error: dict[str, Any], known: dict[str, Any]) -> str:
+    """One pydantic error as one sentence: the name, what it must be, what it was, what to type."""
+    if not error["loc"]:
+        return error["msg"].removeprefix("Value error, ")
+    name, kind, got = str(error["loc"][0]), error["type"], error["input"]
+    field, example = known[name], EXAMPLES.get(name, known[name].default)
+    bounds = {"greater_than_equal": "at least", "greater_than": "more than",
+              "less_than_equal": "at most", "less_than": "less than"}  # fmt: skip
+    needs = {"bool": "must be true or false", "int": "must be a whole number", "float": "must be a number",
+             "string_type": "must be text", "string_too_short": "must not be empty"}  # fmt: skip
+    if kind in bounds:
+        need = f"must be {bounds[kind]} {to_number(*error['ctx'].values())}"
+    elif kind == "literal_error":
+        options = get_args(field.annotation)
+        need, example = f"must be one of {', '.join(options)}", _closest(str(got), options) or example
+    elif kind == "string_pattern_mismatch":
+        need = "must be a plain name, up to 100 letters, digits and . _ + -, starting with a letter or digit"
+        example = re.sub(r"[^\w.+-]+", "-", got)[:100].strip(".+-") or example
+    else:
+        need = next((words for start, words in needs.items() if kind.startswith(start)), error["msg"])
+        need = need.removeprefix("Value error, ")
+    each = "each of " if len(error["loc"]) > 1 else ""
+    tail = f"for example type {name}={_shown(example)}" if example not in ("", ()) else field.description
+    return f"{each}{name} {need}, got {_shown(got, repr)}: {tail}"
+
+
+def _closest(got: str, options: tuple[str, ...]) -> str | None:
+    """The option that was probably meant: `b` and `base` are B."""
+    lower = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(got.lower(), lower, n=1) or filter(got.lower().startswith, lower)
+    return next((lower[option] for option in close), None)
+
+
+def _shown(value: Any, show: Any = str) -> str:
+    """A value as one would type it: on one line, and not too long."""
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else show(value)
+    text = text if text and text.isprintable() else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,222 @@
+"""Images as pixels: decoded once, kept as uint8 in a memory-mapped cache; or decoded anew for every batch.
+
+With `decode: cache` every image is decoded and resized a single time, before training: bad files are found
+then, and no step waits for a JPEG. With `decode: stream` nothing is kept: for sets that no disk holds decoded
+(ImageNet's 1.3 million images at 256 pixels are 330 GB). The batches are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tok1d.config.schema import ConfigError, DataConfig
+from tok1d.data.batches import Images, to_float, to_uint8
+from tok1d.data.decode import Unreadable, resize
+from tok1d.data.sources import ATTRIBUTES, Source, find_sources
+
+__all__ = ["CachedImages", "Images", "StreamedImages", "load_data", "load_images", "to_float", "to_uint8"]
+
+CACHE_VERSION = 2  # changes with the resize rule
+MANY = 2000  # images from which it pays to compile a quicker resize
+DAY = 24 * 3600
+
+
+@dataclass(frozen=True)
+class CachedImages(Images):
+    """Decoded images. `fingerprint` is a hash over every file's name and content."""
+
+    shapes: list[tuple[int, int]]  # h, w
+    starts: list[int]  # where image i begins in `pixels`
+    pixels: np.ndarray  # uint8, flat, memory-mapped
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """uint8 [h, w, 3]."""
+        (h, w), start = self.shapes[i], self.starts[i]
+        return self.pixels[start : start + 3 * h * w].reshape(h, w, 3)
+
+
+@dataclass(frozen=True)
+class StreamedImages(Images):
+    """Images that are decoded whenever they are asked for.
+
+    `fingerprint` is a hash over every file's name and stamp (place, size, dates), not its content. One that
+    cannot be read is replaced by the next that can; `unreadable` fills while they are met.
+    """
+
+    source: Source
+    max_unreadable: float
+
+    threads = max(2, os.cpu_count() or 1)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """uint8 [h, w, 3]. Raises `ConfigError` once a larger share than `max_unreadable` was unreadable."""
+        while True:
+            name = self.names[i]
+            try:
+                return resize(self.source.read(name)[0], self.size, quick=len(self) >= MANY)
+            except Unreadable as error:
+                if name not in self.unreadable:
+                    self.unreadable[name] = str(error)
+                    _check_unreadable(self.unreadable, len(self), self.source.where, self.max_unreadable)
+            i = (i + 1) % len(self)
+
+
+def load_data(config: DataConfig, size: int, cache: str | Path) -> tuple[Images, Images]:
+    """The training and validation images at `size` pixels, through the cache folder. Raises `ConfigError`.
+
+    Validation images are always decoded into the cache: measurements name the fingerprint of their content.
+    """
+    train, val = find_sources(config, size, cache)
+    if config.decode == "stream":
+        images = stream_images(train, size, config.max_unreadable)
+    else:
+        images = load_images(train, size, cache, config.max_unreadable)
+    return images, load_images(val, size, cache, config.max_unreadable)
+
+
+def stream_images(source: Source, size: int, max_unreadable: float = 0.01) -> StreamedImages:
+    """A source that is decoded on the fly."""
+    stamps = hashlib.sha256()
+    for name in source.names:
+        stamps.update(f"{name} {source.stamp(name)}\n".encode(errors="surrogateescape"))
+    fingerprint = f"stamps-{stamps.hexdigest()[:16]}"
+    return StreamedImages(size, source.names, source.labels, fingerprint, {}, source, max_unreadable)
+
+
+def load_images(source: Source, size: int, cache: str | Path, max_unreadable: float = 0.01) -> CachedImages:
+    """Decode a source into the cache, or open it there. Files that cannot be read are named and left out."""
+    folder = Path(cache) / _cache_key(source, size)
+    index = _complete(folder)
+    if index is None:
+        try:
+            _decode(source, size, folder)
+        except OSError as error:
+            why = f"the image cache {cache} cannot be written ({(error.strerror or str(error)).lower()})"
+            raise ConfigError(f"{why}: make room there, or type outputs=FOLDER on another disk") from None
+        index = _complete(folder)
+    _check_unreadable(index["unreadable"], len(source.names), source.where, max_unreadable)
+    pixels = np.memmap(folder / "pixels.u8", np.uint8, mode="r")
+    shapes = [tuple(shape) for shape in index["shapes"]]
+    starts = np.cumsum([0, *(3 * h * w for h, w in shapes)])[:-1].tolist()
+    labels = None
+    if source.labels:
+        by_name = dict(zip(source.names, source.labels, strict=True))
+        labels = [{k: by_name[name].get(k, "") for k in ATTRIBUTES} for name in index["names"]]
+    return CachedImages(
+        size, index["names"], labels, index["fingerprint"], index["unreadable"], shapes, starts, pixels
+    )
+
+
+def _complete(folder: Path) -> dict[str, Any] | None:
+    """The index of a cache folder that is all there: a crash of the machine can cut files short."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        whole = (folder / "pixels.u8").stat().st_size == sum(3 * h * w for h, w in index["shapes"])
+    except (OSError, ValueError):
+        return None
+    return index if whole else None
+
+
+def _decode(source: Source, size: int, folder: Path) -> None:
+    """Write `pixels.u8` and `index.json` for a source; the folder appears only when it is complete."""
+    _remove_abandoned(folder.parent)
+    temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir(parents=True)
+    quick = len(source.names) >= MANY
+    names, shapes, unreadable, content = [], [], {}, hashlib.sha256()
+
+    def decode(name: str) -> tuple[np.ndarray, str] | str:
+        try:
+            picture, digest = source.read(name)
+            return resize(picture, size, quick), digest
+        except Unreadable as error:
+            return str(error)
+
+    try:
+        with open(temporary / "pixels.u8", "wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = zip(source.names, _ahead(pool, decode, source.names), strict=True)
+            progress = tqdm(
+                results, f"reading {source.where}", len(source.names), mininterval=5, unit="image"
+            )
+            for name, result in progress:
+                if isinstance(result, str):
+                    unreadable[name] = result
+                    continue
+                pixels, digest = result
+                out.write(pixels.data)
+                names.append(name)
+                shapes.append(pixels.shape[:2])
+                content.update(f"{name}\0{digest}\n".encode(errors="surrogateescape"))
+        index = dict(names=names, shapes=shapes, unreadable=unreadable, fingerprint=content.hexdigest()[:16])
+        (temporary / "index.json").write_text(json.dumps(index))
+        if not names:
+            _check_unreadable(unreadable, len(source.names), source.where, 1.0)
+        _put(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """What killed processes left half-written, once nobody has written to it for a day."""
+    for folder in cache.glob("*.tmp"):
+        written = [path.stat().st_mtime for path in (folder, *folder.glob("*")) if path.exists()]
+        if written and max(written) < time.time() - DAY:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(temporary: Path, folder: Path) -> None:
+    """Rename into place, over what a crash left; another process may have been first with the same."""
+    if folder.exists() and _complete(folder) is None:
+        shutil.rmtree(folder)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if _complete(folder) is None:
+            raise
+
+
+def _ahead(pool: ThreadPoolExecutor, function, items: list[str], ahead: int = 64) -> Iterator:
+    """`map` in threads and in order that never holds more than `ahead` results in memory."""
+    futures = []
+    for item in items:
+        futures.append(pool.submit(function, item))
+        if len(futures) >= ahead:
+            yield futures.pop(0).result()
+    for future in futures:
+        yield future.result()
+
+
+def _check_unreadable(unreadable: dict[str, str], count: int, where: str, limit: float) -> None:
+    if not unreadable:
+        return
+    name, why = next(iter(unreadable.items()))
+    name, share = name.encode(errors="replace").decode(), len(unreadable) / count
+    first = f"{len(unreadable)} of {count} images of {where} cannot be read, the first is {name} ({why})"
+    if share == 1:
+        raise ConfigError(f"{first}: mend them, or type data=PATH of other images")
+    if share > limit:
+        enough = math.ceil(100 * share) / 100
+        raise ConfigError(f"{first}: mend or remove them, or type max_unreadable={enough} to go on without")
+    print(f"left out: {first}", flush=True)
+
+
+def _cache_key(source: Source, size: int) -> str:
+    """Changes with the list of images and with each file's size or modification time."""
+    key = hashlib.sha256(f"{CACHE_VERSION} {source.where} {size}\n".encode())
+    for name in source.names:
+        key.update(f"{name} {source.stamp(name)}\n".encode(errors="surrogateescape"))
+    return f"{size}px-{key.hexdigest()[:16]}"

@@ -1,0 +1,202 @@
+"""Where images come from: the built-in toy roads, a folder, a list file, BDD100K by attributes.
+
+A `Source` is only a list of names with a way to read each; `tok1d.data.dataset` turns it into pixels. Shards
+are in `tok1d.data.shards`, Hugging Face data sets in `tok1d.data.hf_datasets`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from tok1d.config.schema import ConfigError, DataConfig
+from tok1d.data import hf_datasets as hub_data
+from tok1d.data import shards
+from tok1d.data.decode import SUFFIXES, Picture, read_image
+from tok1d.data.toy_roads import draw as toy_roads
+from tok1d.data.toy_roads import scene as toy_scene
+from tok1d.data.toy_roads import things as toy_things
+
+Labels = dict[str, str]  # weather, timeofday, scene
+ATTRIBUTES = ("weather", "timeofday", "scene")
+TOY_VAL_START = 1_000_000  # toy-roads images from here on are for validation
+TOY_FILES = [Path(module.__file__) for module in (toy_scene, toy_roads, toy_things)]
+TOY_VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in TOY_FILES)).hexdigest()
+
+
+class Source(NamedTuple):
+    names: list[str]
+    read: Callable[[str], tuple[Picture, str]]  # name -> RGB image and a hash of it; raises `Unreadable`
+    stamp: Callable[[str], str]  # name -> a cheap text that changes when the image does
+    where: str
+    labels: list[Labels] | None = None
+
+    def take(self, keep: Sequence[int]) -> Source:
+        labels = [self.labels[i] for i in keep] if self.labels else None
+        return self._replace(names=[self.names[i] for i in keep], labels=labels)
+
+
+def find_sources(
+    config: DataConfig, size: int, cache: str | Path = "outputs/.cache"
+) -> tuple[Source, Source]:
+    """The training and the validation images that `config` asks for (toy roads drawn at `size` pixels).
+
+    The `cache` folder keeps what hub data sets and shards need. Raises `ConfigError`, one sentence, when
+    there are no images.
+    """
+    train = _find("data", config.data, range(config.toy_images), config, size, Path(cache))
+    if config.val_data or config.data == "toy-roads":
+        drawn = range(TOY_VAL_START, TOY_VAL_START + config.toy_val_images)
+        return train, _find("val_data", config.val_data or "toy-roads", drawn, config, size, Path(cache))
+    if len(train.names) < 2:
+        raise ConfigError(f"{config.data} has a single image: add more, or type val_data=FOLDER")
+    split = len(train.names) - max(1, len(train.names) // 20)  # one block: neighbours in a drive are alike
+    return train.take(range(split)), train.take(range(split, len(train.names)))
+
+
+def _find(parameter: str, where: str, drawn: range, config: DataConfig, size: int, cache: Path) -> Source:
+    path = Path(where).expanduser()
+    if where == "toy-roads":
+        source = _toy(drawn, size)
+    elif where.startswith(hub_data.PREFIX):
+        source = Source(*hub_data.open_dataset(where, config.max_images, cache), where)
+    elif tars := shards.find(where):
+        source = Source(*shards.open_shards(tars, cache), where)
+    elif hub_data.saved_in(path):
+        source = Source(*hub_data.open_dataset(f"{hub_data.PREFIX}{path}", 0, cache), where)
+    else:
+        source = _files(parameter, where, config.data_root)
+    source = _filtered(source, config)
+    return source.take(range(config.max_images)) if 0 < config.max_images < len(source.names) else source
+
+
+def _toy(indices: range, size: int) -> Source:
+    if not 16 <= size <= 1024:
+        raise ConfigError(f"toy-roads cannot be drawn at image_size={size}: type image_size=256, 16 to 1024")
+
+    def read(name: str) -> tuple[Image.Image, str]:
+        image = toy_roads.draw(int(name.removeprefix("toy-")), size)
+        return image, hashlib.sha256(image.tobytes()).hexdigest()
+
+    labels = [toy_roads.labels(i)._asdict() for i in indices]
+    return Source([f"toy-{i}" for i in indices], read, lambda name: TOY_VERSION, "toy-roads", labels)
+
+
+def _files(parameter: str, where: str, data_root: str) -> Source:
+    path = Path(where).expanduser()
+    choices = f"type {parameter}=toy-roads, an image folder, or a .txt file of image paths"
+    if path.is_dir():
+        root, names = path, _images_below(path)
+        if not names:
+            raise ConfigError(f"there are no images in {where}: put {' '.join(sorted(SUFFIXES))} files there")
+    elif not path.is_file():
+        raise ConfigError(f"there is no {where}: {choices}")
+    elif path.suffix.lower() == ".txt":
+        root = Path(data_root).expanduser() if data_root else path.parent
+        if not root.is_dir():
+            raise ConfigError(f"there is no folder {data_root}: type data_root=FOLDER")
+        names = _listed(path)
+        if not names:
+            raise ConfigError(f"{where} lists no images: write one image path a line")
+    else:
+        raise ConfigError(f"{where} is a single file: {choices}")
+    return Source(names, lambda name: read_image(root / name), lambda name: _stamp(root / name), where)
+
+
+def _images_below(root: Path) -> list[str]:
+    """The image files below a folder, but hidden ones; links are followed, into each folder once."""
+    names, seen = [], set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:
+            found = [Path(folder, name) for name in files if not name.startswith(".")]
+            names += [str(file.relative_to(root)) for file in found if file.suffix.lower() in SUFFIXES]
+        seen.add(real)
+    return sorted(names)
+
+
+def _listed(path: Path) -> list[str]:
+    """The paths in a list file, each once: a picture must not be in training and validation both."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"{path} cannot be read: save it as UTF-8 text, one image path a line") from None
+    stripped = (line.strip() for line in lines)
+    return list(dict.fromkeys(line for line in stripped if line and not line.startswith("#")))
+
+
+def _stamp(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except OSError:
+        return "missing"
+    return (
+        f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"  # ctime: a mended permission
+    )
+
+
+def _filtered(source: Source, config: DataConfig) -> Source:
+    """Keep the images whose weather, time of day and scene the config names."""
+    wanted = {key: getattr(config, key) for key in ATTRIBUTES if getattr(config, key)}
+    if config.bdd_labels and not source.labels:
+        source = _with_bdd_labels(source, config.bdd_labels)
+    if not wanted:
+        return source
+    if source.labels is None:
+        raise ConfigError(
+            f"{next(iter(wanted))} needs labels: type bdd_labels=PATH of BDD100K's label file or folder"
+        )
+    for key, values in wanted.items():
+        known = {labels.get(key, "") for labels in source.labels} - {""}
+        for value in values:
+            if value not in known:
+                choice = f"type one of {', '.join(sorted(known))}" if known else f"leave {key} out"
+                raise ConfigError(f"{key}={value} is in no label of {source.where}: {choice}")
+    keep = [i for i, labels in enumerate(source.labels) if all(labels.get(k) in v for k, v in wanted.items())]
+    if not keep:
+        asked = " and ".join(f"{key}={','.join(values)}" for key, values in wanted.items())
+        raise ConfigError(f"no image of {source.where} has {asked}: ask for fewer attributes at once")
+    return source.take(keep)
+
+
+def _with_bdd_labels(source: Source, labels_path: str) -> Source:
+    """The images that BDD100K's labels speak of."""
+    path = Path(labels_path).expanduser()
+    if not path.exists():
+        raise ConfigError(
+            f"there is no {labels_path}: type bdd_labels=PATH of BDD100K's label file or folder"
+        )
+    labels = {}
+    for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+        try:
+            for entry in _bdd_entries(json.loads(file.read_text(encoding="utf-8-sig"))):
+                stem, attributes = Path(entry.get("name", file)).stem, entry["attributes"]
+                labels[stem] = {key: str(attributes.get(key) or "") for key in ATTRIBUTES}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            why = f"{file} is not in BDD100K's format"
+            raise ConfigError(f"{why}: each entry needs a name and attributes") from None
+    keep = [i for i, name in enumerate(source.names) if Path(name).stem in labels]
+    without = len(source.names) - len(keep)
+    if not keep:
+        why = f"{labels_path} has no label for any image of {source.where}"
+        raise ConfigError(f"{why}: check that the names match")
+    if without:
+        print(
+            f"left out: {without} of {len(source.names)} images of {source.where} have no label", flush=True
+        )
+    source = source.take(keep)
+    return source._replace(labels=[labels[Path(name).stem] for name in source.names])
+
+
+def _bdd_entries(content: Any) -> list[dict[str, Any]]:
+    """BDD100K's layouts: a list of images, that list under `frames`, or one image with its own `frames`."""
+    if isinstance(content, list):
+        return content
+    return [content] if "attributes" in content else content["frames"]

@@ -1,0 +1,1 @@
+"""A built-in data set: road scenes drawn by index, with weather, time of day and scene as labels."""

@@ -1,0 +1,93 @@
+"""The card of an evaluation: how its numbers were measured, and which of that two numbers must share.
+
+Published rFIDs of one model differ by a factor of three, because crops, statistics and sample sizes differ
+silently. So every number has a card, and numbers whose cards differ are refused side by side, by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+from tok1d.config.metrics import asked_as
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tok1d.runs import Run
+
+# What tells whose numbers these are; all else on a card is the protocol, which a comparison must share
+IDENTIFIES = ("model", "model_sha256", "token_counts", "data", "made_with")
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], metric: str = "") -> dict[str, tuple]:
+    """What differs between the protocols of two cards: {name: (of one, of the other)}, telling ones first.
+
+    A metric's own facts (its extractor, weights, reference) count if it is `metric`; without `metric`, those
+    of every metric that both cards have count.
+    """
+    mine, theirs = (
+        protocol(card, metric) for card in (one, other)
+    )  # fmt: skip
+    shared = set(one.get("metrics", ())) & set(other.get("metrics", ()))
+    names = [
+        n
+        for n in dict.fromkeys((*mine, *theirs))
+        if not n.startswith("metrics.") or n.split(".")[1] in shared
+    ]
+    return {n: (mine.get(n), theirs.get(n)) for n in names if mine.get(n) != theirs.get(n)}
+
+
+def protocol(card: dict[str, Any], metric: str = "") -> dict[str, Any]:
+    """What a comparison must share, flat: {"images": 400, …, "metrics.rfid.weights_sha256": …}."""
+    found = {name: value for name, value in card.items() if name not in (*IDENTIFIES, "metrics")}
+    for name, facts in card.get("metrics", {}).items():
+        if not metric or name in (metric, asked_as(metric)):
+            found |= {f"metrics.{name}.{fact}": value for fact, value in facts.items()}
+    return found
+
+
+def card_id(facts: dict[str, Any]) -> str:
+    """Twelve letters that are the same for numbers that were measured alike: of what `protocol` gives."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def same_card(runs: list[Run], metric: str = "") -> None:
+    """Raises `RunError` unless all runs were measured alike (in `metric`), naming one that was not measured
+    as most were, and the first difference.
+    """
+    from tok1d.runs import RunError
+
+    cards = [run.evaluation["card"] for run in runs]
+    kinds = [card_id(protocol(card, metric)) for card in cards]
+    usual = sorted(
+        set(kinds), key=lambda kind: (-kinds.count(kind), kinds.index(kind))
+    )  # the commonest first
+    for i, j in itertools.combinations(map(kinds.index, usual), 2):
+        one, run = runs[i], runs[j]
+        for name, (most, own) in differences(cards[i], cards[j], metric).items():
+            raise RunError(
+                f"{run.path} was evaluated with {name}={own}, {one.path} with {most}: evaluate both alike "
+                f"with 'tok1d evaluate {one.path} {run.path} --data DATA', or compare other runs"
+            )
+
+
+def model_sha256(model: Any) -> str:
+    """A hash over all weights and the config of a module; of another object its class's name."""
+    from torch import nn  # here, so that cards can be read without it
+
+    if not isinstance(model, nn.Module):
+        return f"none: a {type(model).__qualname__} without weights"
+    found = hashlib.sha256(str(getattr(model, "config", "")).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(as_bytes(tensor))
+    return found.hexdigest()
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    import torch
+
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

@@ -1,0 +1,114 @@
+"""How far each reconstruction is from its original: two [B, 3, H, W] in 0 … 1 -> one number an image, [B]."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tok1d.config.schema import ConfigError, EvalConfig, LossConfig
+from tok1d.losses.perceptual import PerceptualLoss, build_perceptual
+
+WINDOW, SIGMA = 11, 1.5  # pixels; Wang et al. 2004
+C1, C2 = 0.01**2, 0.03**2
+BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM's five scales, Wang et al. 2003
+MS_SSIM_FROM = 1 + (WINDOW - 1) * 2 ** (len(BETAS) - 1)  # pixels: the window must fit into the last scale
+
+
+class ImageMetric(NamedTuple):
+    measure: Callable[[Tensor, Tensor], Tensor]  # reconstruction, original -> [B]
+    facts: dict[str, Any]  # for the card
+
+
+def psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image, dB. Equal images give 100 dB."""
+    mse = (reconstruction - original).square().mean((1, 2, 3))
+    return -10 * mse.clamp_min(1e-10).log10()
+
+
+def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004), as torchmetrics computes it, in a third of its time."""
+    return similarity(reconstruction, original)[0]
+
+
+def ms_ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """SSIM at five scales (Wang et al. 2003), as torchmetrics; images of `MS_SSIM_FROM` pixels or more."""
+    product = original.new_ones(len(original))
+    for i, beta in enumerate(BETAS):
+        if i:
+            reconstruction, original = F.avg_pool2d(reconstruction, 2), F.avg_pool2d(original, 2)
+        whole, contrast = similarity(reconstruction, original)
+        product *= (whole if i == len(BETAS) - 1 else contrast).relu() ** beta
+    return product
+
+
+def similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM, and its part without luminance at least 5 pixels from the border: [B] each."""
+    mean_a, mean_b = blur(a), blur(b)
+    squares, both = mean_a.square() + mean_b.square(), mean_a * mean_b
+    contrast = (2 * (blur(a * b) - both) + C2) / (blur(a * a + b * b) - squares + C2)
+    whole = contrast * (2 * both + C1) / (squares + C1)
+    edge = WINDOW // 2
+    return whole.mean((1, 2, 3)), contrast[..., edge:-edge, edge:-edge].mean((1, 2, 3))
+
+
+def blur(x: Tensor) -> Tensor:
+    """Gaussian mean around each pixel of [B, 3, H, W], mirrored at the border: a matrix from each side."""
+    return window(x.shape[2]).to(x) @ x @ window(x.shape[3]).to(x).T
+
+
+@functools.lru_cache(maxsize=16)
+def window(size: int) -> Tensor:
+    """The matrix [size, size] of Gaussian means around each pixel of a line, mirrored at its ends."""
+    steps = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
+    weights = torch.exp(-0.5 * (steps / SIGMA) ** 2)
+    places = (torch.arange(size)[:, None] + steps.long()).abs()  # [size, 11]
+    places = torch.where(places < size, places, 2 * size - 2 - places)
+    return (
+        torch.zeros(size, size, dtype=torch.float64)
+        .scatter_add_(1, places, (weights / weights.sum()).expand(size, -1))
+        .float()
+    )
+
+
+def build_image_metrics(
+    config: EvalConfig, size: int, device: torch.device | str
+) -> tuple[dict[str, ImageMetric], list[str]]:
+    """The asked metrics of single images by name, and what must be said of them.
+
+    Raises `ConfigError` if LPIPS is asked for and its weights cannot be had.
+    """
+    found, warnings = {}, []
+    gauss = "Gaussian window of 11 pixels, data range 1, as torchmetrics"
+    if "psnr" in config.metrics:
+        found["psnr"] = ImageMetric(psnr, {"name": "PSNR, dB, mean over images, at most 100"})
+    if "ssim" in config.metrics:
+        found["ssim"] = ImageMetric(ssim, {"name": f"SSIM, mean over images, {gauss}"})
+    if "ms_ssim" in config.metrics and size >= MS_SSIM_FROM:
+        found["ms_ssim"] = ImageMetric(ms_ssim, {"name": f"MS-SSIM of 5 scales, mean over images, {gauss}"})
+    elif "ms_ssim" in config.metrics:
+        warnings.append(f"MS-SSIM is left out: it needs images of {MS_SSIM_FROM} pixels, these have {size}")
+    if "lpips" in config.metrics:
+        network = lpips(config).to(device).eval()
+        name = "lpips" if network.facts["name"].startswith("LPIPS") else "vgg_distance"
+        facts = {"name": network.facts["name"], "weights_sha256": network.facts["sha256"]}
+        found[name] = ImageMetric(network.distances, facts)
+        if name != "lpips":
+            warnings.append(
+                f"{network.facts['source']} is not the VGG16 that LPIPS was made with: "
+                f"the number is a VGG16 distance, not LPIPS"
+            )
+    return found, warnings
+
+
+def lpips(config: EvalConfig) -> PerceptualLoss:
+    """The loss of that name, as a measure. Raises `ConfigError`, which names the parameter of evaluations."""
+    try:
+        return build_perceptual(LossConfig(perceptual="lpips", perceptual_weights=config.lpips_weights))
+    except ConfigError as error:
+        sentence = str(error).replace("perceptual=lpips perceptual_weight=1", "metrics=lpips")
+        raise ConfigError(sentence.replace("perceptual_weights=", "lpips_weights=")) from None

@@ -1,0 +1,150 @@
+"""What an evaluation needs of a tokenizer: ours, or any object with `encode` and `decode`.
+
+    class Peer:
+        name = "their-model-l32"  # optional: for the card
+        token_counts = (32, 64)  # optional: the counts it can make; encode then takes num_tokens
+        codebook_size = 4096  # optional: its codes are counted, and give bits a token
+        bits_per_token = 12.0  # optional: if the codebook's size does not say it
+
+        def encode(self, images): ...  # float [B, 3, H, W] in 0 … 1 -> ids [B, K] int64, or anything else
+        def decode(self, codes): ...  # what encode gave -> float [B, 3, H, W], about 0 … 1
+        def bits(self, codes): ...  # optional: bits of each image, B numbers, where they vary
+
+Instead of ids there may be continuous codes [B, K, dim], or a list of the B images' bytes (a codec).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tok1d.config.parse import check_counts
+from tok1d.config.schema import ConfigError, EvalConfig
+from tok1d.evaluation.card import model_sha256
+from tok1d.models.tokenizer import Tokenizer
+
+
+class Encoded(NamedTuple):
+    num_tokens: int | None  # None: a codec without tokens
+    codes: Any  # what decode takes
+    ids: Tensor | None  # [B, num_tokens]
+    bits: list[float] | None  # of each image
+    seconds: float  # that encoding took; 0 for the prefix of a larger count
+
+
+class Ours:
+    """A `Tokenizer`. An elastic one encodes once: tokens 1 … k are the same whatever follows them."""
+
+    def __init__(self, tokenizer: Tokenizer, config: EvalConfig):
+        check_counts([tokenizer.config, config])
+        self.tokenizer, self.dtype = tokenizer.eval(), config.eval_dtype
+        self.counts = tuple(sorted(config.token_counts or tokenizer.config.token_counts))
+        self.codebook_size = tokenizer.quantizer.codebook_size
+        self.device = tokenizer.device
+        self.identity = {"model": type(tokenizer).__name__, "model_sha256": model_sha256(tokenizer)}
+
+    def encode(self, images: Tensor) -> list[Encoded]:
+        """images [B, 3, H, W] in 0 … 1 at every count."""
+        K = self.counts[-1]
+        with self.arithmetic():
+            (codes, ids, *_), seconds = timed(lambda: self.tokenizer.quantize(images, K), self.device)
+        bits = self.tokenizer.config.bits_per_token
+        return [
+            Encoded(
+                k,
+                codes[:, :k],
+                None if ids is None else ids[:, :k],
+                [k * bits] * len(images),
+                seconds * (k == K),
+            )
+            for k in self.counts
+        ]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Before any clamping, [B, 3, H, W]."""
+        with self.arithmetic():
+            return self.tokenizer.decoder(codes).images.float()
+
+    def on(self, device: torch.device) -> Ours:
+        """A copy of it on another device."""
+        other = copy.copy(self)
+        other.tokenizer, other.device = copy.deepcopy(self.tokenizer).to(device), device
+        return other
+
+    def arithmetic(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bf16")
+
+
+class Peer:
+    """Any other object with `encode` and `decode`."""
+
+    def __init__(self, peer: Any, config: EvalConfig):
+        for name in ("encode", "decode"):
+            if not callable(getattr(peer, name, None)):
+                raise ConfigError(
+                    f"a {type(peer).__name__} has no {name}: give an object with encode and decode"
+                )
+        self.peer = peer
+        own = tuple(getattr(peer, "token_counts", ()))
+        for count in config.token_counts:
+            if count not in own:
+                can = f"type token_counts={','.join(map(str, own))}" if own else "give it token_counts"
+                raise ConfigError(f"token_counts={count} is no count of this {type(peer).__name__}: {can}")
+        self.counts = tuple(sorted(config.token_counts or own))
+        self.codebook_size = int(getattr(peer, "codebook_size", 0))
+        parameters = getattr(peer, "parameters", tuple)()
+        self.device = next((p.device for p in parameters), torch.device("cpu"))
+        name = getattr(peer, "name", type(peer).__qualname__)
+        self.identity = {"model": str(name), "model_sha256": model_sha256(peer)}
+        if isinstance(peer, torch.nn.Module):
+            peer.eval()
+
+    def encode(self, images: Tensor) -> list[Encoded]:
+        return [self._encode(images, {"num_tokens": k} if k else {}) for k in self.counts or (None,)]
+
+    def _encode(self, images: Tensor, count: dict[str, int]) -> Encoded:
+        codes, seconds = timed(lambda: self.peer.encode(images, **count), self.device)
+        tensor = isinstance(codes, Tensor)
+        ids = codes if tensor and not codes.is_floating_point() else None
+        num_tokens = codes.shape[1] if tensor and codes.ndim in (2, 3) else count.get("num_tokens")
+        return Encoded(num_tokens, codes, ids, self._bits(codes, num_tokens), seconds)
+
+    def decode(self, codes: Any) -> Tensor:
+        return self.peer.decode(codes).float()
+
+    def on(self, device: torch.device) -> Peer:
+        """A copy of it on another device, as far as `to` moves it."""
+        other = copy.copy(self)
+        other.peer, other.device = copy.deepcopy(self.peer), device
+        if isinstance(other.peer, torch.nn.Module):
+            other.peer.to(device)
+        return other
+
+    def _bits(self, codes: Any, num_tokens: int | None) -> list[float] | None:
+        if hasattr(self.peer, "bits"):
+            return [float(bits) for bits in self.peer.bits(codes)]
+        if not isinstance(codes, Tensor) and codes and isinstance(codes[0], bytes):
+            return [8.0 * len(data) for data in codes]
+        each = getattr(self.peer, "bits_per_token", 0) or math.log2(max(self.codebook_size, 1))
+        return [num_tokens * each] * len(codes) if each and num_tokens else None
+
+
+def as_measured(tokenizer: Any, config: EvalConfig) -> Ours | Peer:
+    """Raises `ConfigError` for an object that cannot be measured, or not at these token counts."""
+    return (Ours if isinstance(tokenizer, Tokenizer) else Peer)(tokenizer, config)
+
+
+def timed(function: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """What a function gives, and the seconds that it took."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda device: None
+    wait(device)  # for what was asked of it before
+    began = time.perf_counter()
+    result = function()
+    wait(device)
+    return result, time.perf_counter() - began

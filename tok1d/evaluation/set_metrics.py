@@ -1,0 +1,167 @@
+"""Distances between the set of reconstructions and a set of real images: rFID, KID, PRDC, Fréchet on DINOv2.
+
+Features of images that pass by are streamed to files; those of real images are kept by fingerprint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tok1d.config.metrics import NEEDS
+from tok1d.config.schema import EvalConfig
+from tok1d.data.dataset import Images
+from tok1d.evaluation.distances import small_sample_warning
+from tok1d.evaluation.feature_store import FeatureStore
+from tok1d.evaluation.features import Extractor, build_extractor
+from tok1d.evaluation.set_numbers import KID_SUBSET, KID_SUBSETS, NEIGHBOURS, Number, set_numbers
+from tok1d.evaluation.workers import Found, copies, in_order
+
+SAID = {
+    "rfid": {"name": "Fréchet distance of Inception's features (FID)"},
+    "rfid_infinity": {"name": "FID∞: a line through the FIDs of 15 subset sizes, followed to 1 / N = 0"},
+    "kid": {
+        "name": "kernel distance of Inception's features (KID)",
+        "subsets": KID_SUBSETS,
+        "size": KID_SUBSET,
+    },
+    "prdc": {"name": "precision, recall, density, coverage of Inception's features", "k": NEIGHBOURS},
+    "frechet_dinov2": {"name": "Fréchet distance of DINOv2's class tokens"},
+}
+
+
+class Features:
+    """One network's features of originals, of a reference, of each token count's reconstructions."""
+
+    def __init__(
+        self, extractors: list[Extractor], images: Images, count: int, folder: Path, cache: Path | None
+    ):
+        self.extractors, self.folder = extractors, folder  # one on each device
+        self.originals = self.store(cache or folder, originals_of(images, count))
+        self.reference: np.ndarray | None = None
+        self.made: dict[int | None, FeatureStore] = {}
+        self.open = contextlib.ExitStack()
+        self.writing = not self.originals.complete
+        if self.writing:
+            self.open.enter_context(self.originals)
+
+    def store(self, folder: Path, facts: dict[str, Any]) -> FeatureStore:
+        extractor = self.extractors[0]
+        network = {name: fact for name, fact in extractor.facts.items() if name != "source"}
+        return FeatureStore(folder, extractor.dim, facts | {"extractor": network})
+
+    def kept(self, rows: slice) -> Tensor:
+        """The features of these originals, from the file that has them."""
+        return torch.from_numpy(np.array(self.originals.features[rows]))
+
+    def add(self, originals: Tensor, made: dict[int | None, Tensor]) -> None:
+        """The next images' features, [B, D], and those of their reconstructions at each token count."""
+        if self.writing:
+            self.originals.append(originals)
+        for count, features in made.items():
+            if count not in self.made:
+                self.made[count] = self.store(self.folder, {"reconstructed from": count})
+                self.open.enter_context(self.made[count])
+            self.made[count].append(features)
+
+    def real(self) -> np.ndarray:
+        return self.originals.features if self.reference is None else self.reference
+
+
+class SetMetrics:
+    """Of each batch `kept` gives the features that are known; `add` takes what was found of it."""
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        images: Images,
+        reference: Images | None,
+        folder: Path,
+        cache: Path | None,
+        devices: Sequence[torch.device],
+    ):
+        """Raises `ConfigError` if the weights of a network cannot be had."""
+        self.config, self.folder, self.devices, self.warnings = config, folder, devices, []
+        self.asked = [name for name in SAID if name in config.metrics]
+        self.networks: dict[str, Features] = {}
+        self.facts: dict[str, Any] = {}
+        self.paired = reference is None
+        count = min(config.eval_images or len(images), len(images))
+        for name in dict.fromkeys(NEEDS[metric] for metric in self.asked):
+            weights = config.inception_weights if name == "inception" else config.dino_weights
+            extractor = build_extractor(name, weights, config.dino_size, config.feature_dtype)
+            self.networks[name] = Features(copies(extractor, devices), images, count, folder, cache)
+            if reference is not None:
+                self.networks[name].reference = self.features_of(reference, name, cache or folder)
+        for metric in self.asked:
+            network = self.networks[NEEDS[metric]]
+            of_network = {
+                k: v for k, v in network.extractors[0].facts.items() if k not in ("source", "torch")
+            }
+            against = {"reference": "the evaluated images"}
+            if reference is not None:
+                against = {"reference": originals_of(reference, len(reference))}
+            self.facts[metric] = SAID[metric] | of_network | against
+            real = count if reference is None else len(reference)
+            if "Fréchet" in SAID[metric]["name"]:
+                warning = small_sample_warning(min(count, real), network.extractors[0].dim)
+                self.warnings += [f"{metric}: {warning}"] if warning else []
+
+    def features_of(self, images: Images, name: str, folder: Path) -> np.ndarray:
+        """The features of all of a reference, computed once."""
+        store = self.networks[name].store(folder, originals_of(images, len(images)))
+        if not store.complete:
+            workers = [
+                lambda batch, device=device, extractor=extractor: extractor(batch.to(device)).cpu()
+                for device, extractor in zip(self.devices, self.networks[name].extractors, strict=True)
+            ]
+            with store:
+                for features in in_order(workers, images.batches(self.config.eval_batch_size)):
+                    store.append(features)
+        return store.features
+
+    def on(self, index: int) -> dict[str, Extractor]:
+        """The networks on one of the devices, by name."""
+        return {name: network.extractors[index] for name, network in self.networks.items()}
+
+    def __enter__(self) -> SetMetrics:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """All features are in their files; after an error none is kept."""
+        for network in self.networks.values():
+            network.open.__exit__(*error)
+
+    def kept(self, rows: slice) -> dict[str, Tensor]:
+        """The features of these originals by network, [B, D], where there is a file with them."""
+        return {name: network.kept(rows) for name, network in self.networks.items() if not network.writing}
+
+    def add(self, found: Found) -> None:
+        """The features of the next batch."""
+        for name, network in self.networks.items():
+            network.add(found.features[name], {at.num_tokens: at.features[name] for at in found.counts})
+
+    def numbers(self, count: int | None) -> dict[str, Number]:
+        """The asked distances at one token count."""
+        found: dict[str, Number] = {}
+        for metric in self.asked:
+            network = self.networks[NEEDS[metric]]
+            made = network.made[count].features
+            found |= set_numbers(metric, network.real(), made, self.config.resamples, self.paired)
+        return found
+
+
+def originals_of(images: Images, count: int) -> dict[str, Any]:
+    """What decides the pixels of the first `count` images."""
+    return {
+        "data_fingerprint": images.fingerprint,
+        "image_size": images.size,
+        "resize": images.rule,
+        "images": count,
+    }

@@ -1,0 +1,156 @@
+"""The figures of a sweep, drawn from the files in its run folders and from nothing else.
+
+    draw("quality", runs, "outputs/toy/figures", metric="rfid")    # PNG, PDF, and a JSON beside them
+
+Each is made in two steps: the runs' files become a list of items, every number of which names its run and its
+card, and that list becomes a figure. The JSON keeps the list, so a figure of numbers can be drawn again where
+the runs are not: `redraw`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+
+from tok1d.config.metrics import NUMBERS
+from tok1d.config.schema import ConfigError
+from tok1d.evaluation.card import card_id, protocol
+from tok1d.figures import images as figure_images
+from tok1d.figures import quality as figure_quality
+from tok1d.figures import rate_distortion
+from tok1d.figures import training as figure_training
+from tok1d.figures.style import show
+from tok1d.runs import Lacking, Run
+from tok1d.system import replacing
+
+Drawn = list[dict[str, Any]]
+
+
+def of_numbers(run: Run, metric: str) -> dict[str, Any]:
+    return protocol(run.evaluation["card"], metric)
+
+
+class Kind(NamedTuple):
+    collect: Callable[..., Drawn]  # runs, and some of `draw`'s options -> what is drawn; empty: not possible
+    draw: Callable[..., Figure]
+    caption: str  # with the words of `caption`
+    options: tuple[str, ...] = ()  # of both steps
+    chooses: tuple[str, ...] = ()  # of the first alone
+    needs: str = ""  # what runs it takes
+    card: Callable[[Run, str], dict[str, Any]] = of_numbers  # what numbers of a run and metric must share
+    images: bool = False  # needs image files
+
+
+INTERVAL = "Lines: means over seeds; small dots: seeds; bars: 95 % bootstrap intervals over images."
+HOLLOW = " Hollow marks: as the work that this project starts from published them, measured otherwise."
+FIGURES = {
+    "encoders": Kind(
+        figure_images.encoders, figure_images.draw_rows,
+        "Originals and their reconstructions at {num_tokens} by encoder initialisation; beside each its mean "
+        "PSNR {on}.", chooses=("num_tokens",), needs="runs of more than one kind", images=True,
+    ),
+    "token-counts": Kind(
+        figure_images.token_counts, figure_images.draw_rows,
+        "Originals and their reconstructions by token count, {series}; beside each its mean PSNR {on}.",
+        needs="more than one token count", images=True,
+    ),
+    "quality": Kind(
+        figure_quality.quality, figure_quality.draw_quality,
+        "{metric} {on} against the number of tokens. " + INTERVAL, options=("metric",),
+    ),
+    "rate-distortion": Kind(
+        rate_distortion.of_runs, rate_distortion.draw_rate_distortion,
+        "PSNR against bytes per image, on {few}: tokens (means over seeds), and the best settings of codecs.",
+    ),
+    "codes": Kind(
+        figure_quality.codes, figure_quality.draw_codes,
+        "Codebook {on}: share of codes in use, and effective number of codes (perplexity). " + INTERVAL,
+        needs="runs with a codebook", card=lambda run, metric: of_numbers(run, "code_perplexity"),
+    ),
+    "elastic": Kind(
+        figure_quality.elastic, figure_quality.draw_quality,
+        "{metric} {on}: one elastic tokenizer at all counts beside a tokenizer of its own for each. "
+        + INTERVAL, options=("metric",), needs="both elastic and fixed runs that are alike otherwise",
+    ),
+    "training": Kind(
+        figure_training.training, figure_training.draw_training,
+        "PSNR of training batches with all tokens against the time of training; each seed a line.",
+        chooses=("num_tokens",), card=lambda run, metric: figure_training.card_of(run),
+    ),
+}  # fmt: skip
+
+
+def draw(name: str, runs: list[Run], folder: str | Path, **options: Any) -> None:
+    """Draw one of `FIGURES` of these runs, keep it in `folder`, and show it; say so if they do not have what
+    it needs. Options: `metric`, `num_tokens` (0: what most runs have). Raises `RunError` when runs were not
+    measured alike.
+    """
+    kind = FIGURES[name]
+    path = Path(folder) / named(name, options)
+    chosen = {k: options[k] for k in kind.options if k in options}
+    try:
+        drawn = kind.collect(runs, **chosen, **{k: options[k] for k in kind.chooses if k in options})
+        figure = kind.draw(drawn, **chosen) if drawn else None
+    except (ConfigError, Lacking) as error:  # its images are elsewhere, or were not made
+        print(f"{name} is not drawn: {error}")
+        return
+    if figure is None:
+        print(f"{name} is not drawn: it needs {kind.needs}")
+        for old in path.parent.glob(f"{path.name}.*"):  # of runs that are gone
+            old.unlink()
+        return
+    one = next(Run(item["run"]) for item in drawn if "run" in item)  # all cards are alike
+    facts, text = kind.card(one, chosen.get("metric", "psnr")), caption(kind, drawn, options)
+    about = {"kind": name, "options": chosen, "cards": {card_id(facts): facts}}
+    show(save(figure, path, drawn, text, **about))
+    display(Markdown(f"*{text}*"))
+
+
+def named(name: str, options: dict[str, Any]) -> str:
+    """A figure's file: `quality`, and of another metric than PSNR `quality-rfid`."""
+    metric = options.get("metric", "psnr") if "metric" in FIGURES[name].options else "psnr"
+    return name if metric == "psnr" else f"{name}-{metric}"
+
+
+def caption(kind: Kind, drawn: Drawn, options: dict[str, Any]) -> str:
+    counts = {d["num_tokens"] for d in drawn if "num_tokens" in d}
+    sizes = {Run(d["run"]).evaluation["card"]["images"] for d in drawn if "run" in d}
+    words = {
+        "metric": NUMBERS[options.get("metric", "psnr")].label,
+        "num_tokens": figure_images.tokens(max(counts, default=0)),
+        "series": "same tokenizer" if len({d.get("run") for d in drawn}) == 1 else "a tokenizer for each",
+        "on": f"on {max(sizes, default=0):,} validation images",
+        "few": f"{max((d['images'] for d in drawn if 'images' in d), default=0)} of the validation images",
+    }
+    return kind.caption.format(**words) + (HOLLOW if any("published" in d for d in drawn) else "")
+
+
+def save(figure: Figure, path: str | Path, drawn: Drawn, caption: str, **facts: Any) -> Figure:
+    """Write `path`.png, .pdf and .json (caption and every number drawn); returns the figure, to be shown."""
+    path = Path(path)
+    save_pictures(figure, path)
+    with replacing(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps({"caption": caption} | facts | {"drawn": drawn}, indent=1) + "\n")
+    return figure
+
+
+def save_pictures(figure: Figure, path: Path) -> None:
+    """PNG and PDF; of the same figure the same bytes."""
+    for kind, facts in (("png", {}), ("pdf", {"CreationDate": None})):
+        with replacing(path.with_suffix(f".{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, metadata=facts)
+
+
+def redraw(sidecar: Path) -> bool:
+    """Draw a figure of numbers again from its JSON; False if that is none, or needs images of the runs."""
+    kept = json.loads(sidecar.read_text())
+    kind = FIGURES.get(kept.get("kind", ""))
+    if not kind or kind.images:
+        return False
+    save_pictures(kind.draw(kept["drawn"], **kept["options"]), sidecar)
+    return True

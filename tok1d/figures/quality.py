@@ -1,0 +1,167 @@
+"""Numbers of an evaluation against the token count: quality, codes in use, elastic beside fixed ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tok1d.config.metrics import NUMBERS, asked_as
+from tok1d.evaluation.card import card_id, protocol, same_card
+from tok1d.figures.seed_numbers import published
+from tok1d.figures.series import series_of
+from tok1d.figures.style import COLUMN, STYLE, End, height_for, label_ends, look, token_axis
+from tok1d.runs import Run, RunError
+
+Drawn = list[dict[str, Any]]
+ASIDE = 0.12  # octaves at most between the marks of two lines at one token count
+BESIDE = {True: 0.3, False: 0.8}  # octaves that all marks take, of lines with several counts and with one
+
+
+def quality(runs: list[Run], metric: str = "psnr") -> Drawn:
+    """A number of each run at each token count, with its interval; of rFID also what was `published`. Raises
+    `RunError` when the runs were not measured alike, or one has no such number.
+    """
+    drawn = numbers(runs, metric)
+    for run in runs:
+        if not any(metric in row for row in run.evaluation["results"]):
+            raise RunError(
+                f"{run.path} was not evaluated for {metric}: "
+                f"type 'tok1d evaluate {run.path} -p metrics=psnr,ssim,{asked_as(metric)}'"
+            )
+    for label, members in series_of(runs) if metric == "rfid" else ():
+        for count, value in published(members[0].params).items():
+            drawn.append({"series": label, "published": True, "num_tokens": count, "rfid": value})
+    return drawn
+
+
+def numbers(runs: list[Run], metric: str, *more: str) -> Drawn:
+    """A number with its interval, and `more` numbers, wherever a run has it. Raises `RunError` when the runs
+    were not measured alike.
+    """
+    same_card(runs, metric)
+    keys = ("num_tokens", *more, metric, f"{metric}_interval")
+    drawn = []
+    for label, members in series_of(runs):
+        for run in members:
+            evaluation = run.evaluation
+            card = card_id(protocol(evaluation["card"], metric))
+            where = {"series": label, "run": str(run.path), "card": card}
+            rows = [row for row in evaluation["results"] if metric in row]
+            drawn += [where | {key: row[key] for key in keys if key in row} for row in rows]
+    return drawn
+
+
+def draw_quality(drawn: Drawn, metric: str = "psnr") -> Figure:
+    """One line a series through the means of its seeds, each seed a dot, the interval a bar; what was
+    published is a hollow mark.
+    """
+    with mpl.rc_context(STYLE):
+        lines = len({d["series"] for d in drawn})
+        figure = Figure(figsize=(COLUMN, height_for(lines)), layout="constrained")
+        axis = figure.subplots()
+        draw_lines(axis, drawn, metric)
+    return figure
+
+
+def draw_lines(axis: Axes, drawn: Drawn, metric: str, floor: float | None = None) -> None:
+    labels = list(dict.fromkeys(d["series"] for d in drawn))
+    own, others = ([d for d in drawn if ("published" in d) == there] for there in (False, True))
+    lines = {label: at_counts([d for d in own if d["series"] == label], metric) for label in labels}
+    ends = []
+    for i, (label, points) in enumerate(lines.items()):
+        shift, style = aside(label, lines), look(i)
+        ends.append(draw_line(axis, label, points, NUMBERS[metric].scale, shift, style))
+        hollow = [d for d in others if d["series"] == label]
+        x, y = [shift * d["num_tokens"] for d in hollow], [NUMBERS[metric].scale * d[metric] for d in hollow]
+        axis.plot(x, y, **style | {"markerfacecolor": "none", "linestyle": "none"})
+    token_axis(axis, sorted({d["num_tokens"] for d in drawn}))
+    axis.set_ylim(bottom=floor)
+    axis.set_ylabel(f"{NUMBERS[metric].label} {'↑' if NUMBERS[metric].bad == 'low' else '↓'}")
+    if len(labels) > 1:
+        label_ends(axis, ends)
+
+
+def draw_line(axis: Axes, label: str, points: Drawn, scale: float, shift: float, style: dict) -> End:
+    """Means, seeds and intervals at each token count, moved along x by a factor; returns its last point."""
+    x, colour = [p["num_tokens"] * shift for p in points], style["color"]
+    means = [scale * p["mean"] for p in points]
+    axis.plot(x, means, **style)
+    for at, p in zip(x, points, strict=True):
+        if len(p["seeds"]) > 1:
+            seeds = scale * np.array(p["seeds"])
+            axis.plot([at] * len(seeds), seeds, "o", color=colour, markersize=2, alpha=0.5)
+    axis.vlines(x, *scale * np.array([p["interval"] for p in points]).T, color=colour, alpha=0.5)
+    return End(label, x[-1], means[-1], colour)
+
+
+def aside(label: str, lines: dict[str, Drawn]) -> float:
+    """A factor along x that tells this line's marks from those of others at the same token count."""
+    several = len(lines[label]) > 1
+    beside = [name for name, points in lines.items() if (len(points) > 1) == several]
+    step = min(ASIDE, BESIDE[several] / len(beside))
+    return 2 ** (step * (beside.index(label) - (len(beside) - 1) / 2))
+
+
+def at_counts(drawn: Drawn, metric: str) -> list[dict[str, Any]]:
+    """Of one series at each token count: the mean over seeds, each seed, and the mean of their intervals.
+
+    Seeds are measured on the same images, so their mean is no more certain than each of them is.
+    """
+    found = []
+    for count in sorted({d["num_tokens"] for d in drawn}):
+        here = [d for d in drawn if d["num_tokens"] == count]
+        ends = [d.get(f"{metric}_interval", (d[metric], d[metric])) for d in here]
+        values = [d[metric] for d in here]
+        found.append({
+            "num_tokens": count, "mean": float(np.mean(values)), "seeds": values,
+            "interval": np.mean(ends, axis=0).tolist(),
+        })  # fmt: skip
+    return found
+
+
+# ---- codes in use ----
+
+
+def codes(runs: list[Run]) -> Drawn:
+    """The share of the codebook in use and the perplexity, of each run that has codes."""
+    return numbers(runs, "code_perplexity", "code_usage")
+
+
+def draw_codes(drawn: Drawn) -> Figure:
+    """Left the share of the codebook that the images' tokens touch, right how many codes do the work."""
+    shares = [{**d, "code_usage": 100 * d["code_usage"]} for d in drawn]
+    with mpl.rc_context(STYLE):
+        figure = Figure(
+            figsize=(2 * COLUMN, height_for(len({d["series"] for d in drawn}))), layout="constrained"
+        )
+        left, right = figure.subplots(1, 2)
+        draw_lines(right, drawn, "code_perplexity", floor=0)
+        right.set_ylabel("effective codes (perplexity)")
+        draw_lines(left, shares, "code_usage", floor=0)
+        left.set_ylabel("codebook in use (%)")
+        for text in list(left.texts):  # the names stand once, at the right
+            text.remove()
+    return figure
+
+
+# ---- elastic beside fixed ----
+
+
+def elastic(runs: list[Run], metric: str = "psnr") -> Drawn:
+    """A number of elastic runs, and of fixed ones that are like them otherwise; empty if there are none.
+
+    Raises as `quality`.
+    """
+    drawn, groups = [], series_of(runs, within=("elastic", "num_latent_tokens"))
+    pairs = [group for group in groups if len({run.params["elastic"] for run in group.runs}) > 1]
+    same_card([run for _, members in pairs for run in members], metric)
+    for label, members in pairs:
+        for elastic, kind in ((True, "elastic"), (False, "fixed")):
+            rows = quality([run for run in members if run.params["elastic"] == elastic], metric)
+            name = f"{label}, {kind}" if len(pairs) > 1 else kind
+            drawn += [row | {"series": name, "kind": kind} for row in rows if "run" in row]
+    return drawn

@@ -1,0 +1,162 @@
+"""Tokens against JPEG, WebP and AVIF: quality at equal bytes, of the same images, in one plot.
+
+A codec may shrink an image before it encodes it, by 1, 2, 4 or 8, and its files count whole, headers too:
+that is what storing the image takes. Tokens are counted as their bits.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, features
+from torch import Tensor
+
+from tok1d.config.schema import ConfigError
+from tok1d.data.dataset import Images, to_float
+from tok1d.evaluation.card import card_id, protocol, same_card
+from tok1d.evaluation.image_metrics import psnr
+from tok1d.evaluation.runs import evaluation_images
+from tok1d.evaluation.table import read_table
+from tok1d.figures.series import counts_of, series_of
+from tok1d.figures.style import COLUMN, STYLE, End, label_ends, look
+from tok1d.runs import Lacking, Run
+
+CODECS = {
+    "JPEG": {"format": "JPEG", "optimize": True},
+    "WebP": {"format": "WEBP", "method": 4},
+    "AVIF": {"format": "AVIF", "speed": 8},
+}
+PILLOW = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}  # what it calls them; AVIF is in recent ones only
+GREYS = {"JPEG": "#888888", "WebP": "#666666", "AVIF": "#333333"}
+DASHES = {"JPEG": ":", "WebP": "--", "AVIF": "-"}
+QUALITIES = (1, 5, 15, 30, 50, 70, 90)
+SHRINKS = (8, 4, 2, 1)
+Drawn = list[dict[str, Any]]
+SMALLEST = 8  # pixels; no codec is asked for a smaller image
+
+
+def of_runs(runs: list[Run]) -> Drawn:
+    """`rate_distortion` of the series with most token counts, three at most; others are named on the screen.
+
+    Raises `ConfigError` if the evaluated images are not on this machine, `Lacking` for a run without PSNR.
+    """
+    series = sorted(series_of(runs), key=lambda each: -len(counts_of(each.runs)))
+    if series[3:]:
+        print(f"not in the figure of rate and distortion: {', '.join(each.label for each in series[3:])}")
+    few = [run for each in series[:3] for run in each.runs]
+    data, size = few[0].evaluation.get("data", ""), few[0].params["image_size"]
+    return rate_distortion(few, evaluation_images(few[0], data, size))
+
+
+def rate_distortion(runs: list[Run], images: Images, count: int = 24) -> Drawn:
+    """PSNR against bytes an image: the runs' token counts, and each codec's best settings.
+
+    `images` are those of the runs' evaluations; `count` of them, spread evenly, are measured. A line starts
+    at the smallest files that its codec can make. A point of tokens has `equal_bytes`: the PSNR of each codec
+    at as many bytes, None where it has no file as small. Raises `RunError` if cards differ, `ConfigError` if
+    `images` are others.
+    """
+    same_card(runs, "psnr")
+    card = protocol(runs[0].evaluation["card"], "psnr")
+    if images.fingerprint != card["data_fingerprint"]:
+        raise ConfigError(f"the images that {runs[0].path} was evaluated on have changed: evaluate it again")
+    measured = min(card["images"], len(images))
+    chosen = np.unique(np.linspace(0, measured - 1, min(count, measured)).round().astype(int)).tolist()
+    originals = images.centre(chosen)
+    codecs = {
+        name: envelope(codec_points(originals, name)) for name in CODECS if features.check(PILLOW[name])
+    }
+    facts = {"card": card_id(card), "images": len(chosen)}
+    drawn = []
+    for label, members in series_of(runs):
+        for run in members:
+            for point in tokens_of(run, chosen):
+                equal = {name: at(points, point["bytes"]) for name, points in codecs.items()}
+                where = {"series": label, "line": "tokens", "run": str(run.path)}
+                drawn.append(where | facts | point | {"equal_bytes": equal})
+    return drawn + [{"series": n, "line": n} | facts | p for n, points in codecs.items() for p in points]
+
+
+def draw_rate_distortion(drawn: Drawn) -> Figure:
+    ends = []
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+        axis = figure.subplots()
+        for i, label in enumerate(dict.fromkeys(d["series"] for d in drawn)):
+            points: dict[float, list[float]] = {}  # of each size, the seeds
+            for d in sorted((d for d in drawn if d["series"] == label), key=lambda d: d["bytes"]):
+                points.setdefault(d["bytes"], []).append(d["psnr"])
+            ours = label not in CODECS
+            x, y = list(points), [float(np.mean(values)) for values in points.values()]
+            style = look(i) if ours else {"color": GREYS[label], "linestyle": DASHES[label]}
+            axis.plot(x, y, **style)
+            ends.append(End(label, x[-1], y[-1], style["color"]))
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_xlabel("bytes per image")
+        axis.set_ylabel("PSNR (dB)")
+        label_ends(axis, ends, inside=0.6)
+    return figure
+
+
+def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
+    """Mean bytes and PSNR of these images at each token count of the run's evaluation."""
+    evaluation, points = run.evaluation, []
+    for row in evaluation["results"]:
+        if "psnr" not in row:
+            raise Lacking(f"{run.path} was evaluated without psnr: 'tok1d evaluate {run.path}' measures it")
+        quality = row["psnr"]
+        if len(chosen) < evaluation["card"]["images"]:
+            rows = read_table(run / "eval.parquet", row["num_tokens"], ["psnr"])
+            quality = float(rows[rows["image"].isin(chosen)]["psnr"].mean())
+        points.append({"num_tokens": row["num_tokens"], "bytes": row["bits"] / 8, "psnr": quality})
+    return points
+
+
+def codec_points(originals: Tensor, name: str) -> list[dict[str, Any]]:
+    """uint8 [N, 3, H, W] -> mean bytes and PSNR of every setting of a codec."""
+    points = []
+    pictures = [Image.fromarray(image) for image in originals.permute(0, 2, 3, 1).numpy()]
+    for shrink in SHRINKS:
+        if pictures[0].width // shrink < SMALLEST:
+            continue
+        for quality in QUALITIES:
+            coded = [code(picture, shrink, quality, CODECS[name]) for picture in pictures]
+            restored = torch.from_numpy(np.stack([pixels for pixels, _ in coded])).permute(0, 3, 1, 2)
+            points.append({
+                "shrink": shrink, "quality": quality, "bytes": float(np.mean([size for _, size in coded])),
+                "psnr": psnr(to_float(restored), to_float(originals)).mean().item(),
+            })  # fmt: skip
+    return points
+
+
+def code(picture: Image.Image, shrink: int, quality: int, options: dict[str, Any]) -> tuple[np.ndarray, int]:
+    """A picture through a file of a codec: uint8 [H, W, 3], and the file's bytes."""
+    small = picture.resize((picture.width // shrink, picture.height // shrink), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, quality=quality, **options)
+    decoded = Image.open(file).convert("RGB").resize(picture.size, Image.Resampling.BICUBIC)
+    return np.asarray(decoded), len(file.getvalue())
+
+
+def envelope(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The settings that no other beats with fewer bytes, by bytes."""
+    best: list[dict[str, Any]] = []
+    for point in sorted(points, key=lambda p: (p["bytes"], -p["psnr"])):
+        if not best or point["psnr"] > best[-1]["psnr"]:
+            best.append(point)
+    return best
+
+
+def at(points: list[dict[str, Any]], size: float) -> float | None:
+    """The PSNR of a line at so many bytes, None where it does not reach."""
+    x = [math.log(point["bytes"]) for point in points]
+    if not x[0] <= math.log(size) <= x[-1]:
+        return None
+    return float(np.interp(math.log(size), x, [point["psnr"] for point in points]))

@@ -1,0 +1,1 @@
+"""What notebooks need: parameters, headless execution, tables, widgets, the static report."""

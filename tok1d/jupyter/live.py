@@ -1,0 +1,240 @@
+"""The doctor's panel: what it watches as small curves, and below them what it says; redrawn in place.
+
+Safe in a headless papermill run, as `tok1d.jupyter.slider.LiveCurve` is: one display that is updated, no
+widget.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from tok1d.config.diagnoses import DIAGNOSES, Diagnosis
+from tok1d.headless import headless, kernel_shell
+from tok1d.runs import Run
+from tok1d.training.doctor import Doctor, read_diagnoses
+from tok1d.training.symptoms import Case, Context, Record
+
+COLUMNS, WIDTH, HEIGHT = 3, 9.2, 1.85  # of small plots; inches, of a row of them
+EASE = 20  # drawing takes a twentieth of the time at most
+POINTS = 400  # a curve's most: a longer one is thinned
+COLOURS = (
+    "#3b6fd4", "#d9772b", "#2f9e6e", "#b5549c", "#8a6d3b", "#5aa6c9", "#777777", "#e0b02f", "#1f3a6e",
+)  # fmt: skip
+SICK, WELL, DARK = "#c0392b", "#2f9e6e", "#555555"
+
+
+class Plot(NamedTuple):
+    """A small plot: its title, which keys of a record it shows under which label, and how."""
+
+    title: str
+    curves: dict[str, str]  # key -> label
+    names: tuple[str, ...] = ()  # the diagnoses that it shows
+    log: bool = False
+    share: bool = False  # 0 … 1, in per cent
+
+
+PLOTS = (
+    Plot("loss terms", {
+        "l1": "L1", "l2": "L2", "charbonnier": "Charbonnier", "perceptual": "perceptual", "align": "align",
+        "commitment": "commitment", "kl": "KL", "entropy_sample": "entropy/token",
+        "entropy_batch": "entropy/batch",
+    }, ("diverging", "gan-onset"), log=True),
+    Plot("gradient norm", {
+        "grad_norm_encoder": "encoder", "grad_norm_quantizer": "quantizer", "grad_norm_decoder": "decoder",
+    }, ("nan", "exploding-gradient", "dead-parameters"), log=True),
+    Plot("variation over images", {
+        "variation": "reconstructions", "token_variation": "tokens",
+    }, ("mean-image", "collapse"), share=True),
+    Plot("codes of a batch", {
+        "codes_used": "in use", "perplexity": "effective (perplexity)",
+    }, ("collapse",)),
+    Plot("discriminator's logits", {
+        "logits_real": "images", "logits_fake": "reconstructions",
+    }, ("discriminator-winning",)),
+    Plot("waiting for images", {"loader_wait": ""}, ("data-bound",), share=True),
+)  # fmt: skip
+
+
+class DoctorPanel:
+    """The doctor's view of `run` while it trains, as the notebook shows it.
+
+        panel = DoctorPanel(run)
+        train(..., on_log=panel.update)
+        panel.close()
+
+    every: least seconds between two redraws; default 2 when somebody watches, 30 when `headless()`; a new
+    diagnosis is shown at once. Outside a Jupyter kernel nothing is displayed; `to_html()` gives the panel
+    anywhere.
+    """
+
+    def __init__(self, run: Run, *, every: float | None = None):
+        self.doctor = Doctor(run)
+        self.every = (30.0 if headless() else 2.0) if every is None else every
+        self._handle, self._due = None, -math.inf
+
+    def update(self, record: Record) -> None:
+        """Take in one record, as `train` hands it to `on_log`."""
+        if self.doctor.see(record) or time.monotonic() >= self._due:
+            self._draw()
+
+    def close(self) -> None:
+        """Draw the final state, whatever the pace."""
+        self._draw()
+
+    def to_html(self) -> str:
+        """One self-contained HTML element: verdict, small curves as a PNG, and a paragraph a diagnosis."""
+        doctor = self.doctor
+        records = with_codes_used(doctor.records, doctor.context)
+        return panel_html(records, doctor.now, [*read_diagnoses(doctor.run), *doctor.found])
+
+    def _draw(self) -> None:
+        if kernel_shell() is None or not self.doctor.records:
+            return
+        from IPython import display
+
+        began = time.monotonic()
+        shown = display.HTML(self.to_html())
+        if self._handle is None:
+            self._handle = display.display(shown, display_id=True)
+        else:
+            self._handle.update(shown)
+        took = time.monotonic() - began
+        self._due = began + took + (max(self.every, EASE * took) if self.every else 0)
+
+
+def panel_html(records: list[Record], now: list[Diagnosis], found: list[Diagnosis] = ()) -> str:
+    """The panel of these records; `now` are the diagnoses that hold, `found` all that were made."""
+    step = f"step {records[-1]['step']:,.0f}" if records else "no record yet"
+    skipped = records[-1].get("skipped", 0) if records else 0
+    facts = step + (f", {skipped:.0f} skipped" if skipped else "")
+    verdict = "no complaint" if not now else "1 complaint" if len(now) == 1 else f"{len(now)} complaints"
+    over = {d.name: d for d in found if d.name not in {d.name for d in now}}
+    items = "".join(_item(d, "") for d in now) + "".join(_item(d, " over") for d in over.values())
+    png = base64.b64encode(_png(records, now)).decode()
+    picture = (
+        f'<img width="{100 * WIDTH:.0f}" alt="What the doctor watches" src="data:image/png;base64,{png}">'
+    )
+    return (
+        f'<div class="tok1d-doctor"><style>{_STYLE}</style>'
+        f'<p class="{"sick" if now else "well"}"><b>● {verdict}</b> <span>{facts}</span></p>{items}'
+        f"{picture}</div>"
+    )
+
+
+def _item(d: Diagnosis, kind: str) -> str:
+    name, meaning, evidence, tip = map(html.escape, (d.name, DIAGNOSES[d.name], d.evidence, d.advice))
+    since = f"was from step {d.since_step}, over by now" if kind else f"since step {d.since_step}"
+    return (
+        f'<p class="item{kind}"><b>{name}</b> <span>{since}</span><br>{_sentence(meaning)} '
+        f"{_sentence(evidence)}<br><em>{_sentence(tip)}</em></p>"
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+_STYLE = """
+.tok1d-doctor{margin:.5em 0;font-size:14px;line-height:1.45;max-width:920px}
+.tok1d-doctor p{margin:.3em 0}
+.tok1d-doctor span{color:#808080;font-variant-numeric:tabular-nums}
+.tok1d-doctor .well b{color:#2f9e6e}.tok1d-doctor .sick b{color:#c0392b}
+.tok1d-doctor .item{border-left:3px solid #c0392b;padding:.1em 0 .1em .8em;margin:.5em 0}
+.tok1d-doctor .over{border-color:#bbb;opacity:.75}
+.tok1d-doctor em{font-style:normal;font-weight:600}
+.tok1d-doctor img{display:block;max-width:100%;height:auto;margin-top:.5em}
+"""
+
+
+# ------------------------------------------------------------------------------------------ small curves
+
+
+def with_codes_used(records: list[Record], context: Context) -> list[Record]:
+    """The records with the number of distinct codes beside its share, `code_usage`."""
+    case = Case(records, context)
+    return [
+        r | {"codes_used": r["code_usage"] * case.possible(r)} if "code_usage" in r else r for r in records
+    ]
+
+
+def shown(records: list[Record]) -> list[Plot]:
+    """The plots that these records have anything for."""
+    keys = {key for record in records for key in record}
+    return [plot for plot in PLOTS if keys & plot.curves.keys()]
+
+
+def figure(records: list[Record], now: list[Diagnosis] = ()):
+    """Small plots of what the doctor watches, as a matplotlib Figure; a red stretch where something is wrong.
+
+    It belongs to no pyplot state, so there is nothing to close.
+    """
+    from matplotlib.figure import Figure
+
+    plots = shown(records)
+    rows = -(-len(plots) // COLUMNS) or 1
+    figure = Figure(figsize=(WIDTH, rows * HEIGHT), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    last = max((record["step"] for record in records), default=1)
+    for axis, plot in zip(axes, plots, strict=False):
+        _draw_plot(axis, plot, records)
+        axis.set_xlim(0, last)
+        since = [diagnosis.since_step for diagnosis in now if diagnosis.name in plot.names]
+        if since:
+            axis.axvspan(min(since), last, color=SICK, alpha=0.12, linewidth=0)
+    figure.supxlabel("step", fontsize=8, color=DARK)
+    for axis in axes[len(plots) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def _draw_plot(axis, plot: Plot, records: list[Record]) -> None:
+    least, most = math.inf, 0.0
+    for (key, label), colour in zip(plot.curves.items(), COLOURS, strict=False):
+        points = [(r["step"], r[key]) for r in records if key in r and math.isfinite(r[key])]
+        if points:
+            x, y = np.array(points[:: max(1, len(points) // POINTS)], float).T
+            axis.plot(x, y * (100 if plot.share else 1), color=colour, linewidth=1.3, label=label)
+            least, most = min(least, y.min()), max(most, y.max())
+    _scale(axis, plot, least, most)
+    labels = [line for line in axis.get_lines() if not line.get_label().startswith("_")]
+    lines = -(-len(labels) // 3)
+    axis.set_title(plot.title, loc="left", fontsize=9, fontweight="bold", pad=5 + 10 * max(1, lines))
+    if labels:
+        legend = axis.legend(
+            handles=labels, ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.1,
+            fontsize=7.5, frameon=False, handlelength=1, handletextpad=0.4, columnspacing=1, borderpad=0,
+            labelspacing=0.2, labelcolor=DARK,
+        )  # fmt: skip
+        legend.set_in_layout(False)  # a long one does not make its plot small
+    axis.tick_params(which="both", colors=DARK, labelsize=7.5, length=0)
+    axis.spines[:].set_visible(False)
+    axis.spines["bottom"].set(visible=True, color="#bbb")
+    axis.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    axis.set_axisbelow(True)
+
+
+def _scale(axis, plot: Plot, least: float, most: float) -> None:
+    """Per cent, decades where there are some, or plain numbers from 0."""
+    if plot.share:
+        axis.set_ylim(-2, max(100, 100 * most))  # so that a line at 0 is seen
+        axis.yaxis.set_major_formatter("{x:g} %")
+    elif plot.log and least > 0 and math.floor(math.log10(most)) > math.ceil(math.log10(least)):
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
+    elif least >= 0:
+        axis.set_ylim(0, 1.08 * most or 1)
+
+
+def _png(records: list[Record], now: list[Diagnosis]) -> bytes:
+    buffer = io.BytesIO()
+    figure(records, now).savefig(buffer, format="png", dpi=160, facecolor="white")
+    return buffer.getvalue()

@@ -1,0 +1,94 @@
+"""Small tables for notebooks and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from IPython.display import Markdown
+
+from tok1d.config.metrics import NUMBERS
+
+NAMES = {
+    "num_tokens": "tokens", "bits": "bits / image", "encode_images_per_s": "encoded / s",
+    "decode_images_per_s": "decoded / s",
+}  # fmt: skip
+FORMATS = {
+    "bits": "{:,.0f}", "code_usage": "{:.1%}", "encode_images_per_s": "{:,.0f}",
+    "decode_images_per_s": "{:,.0f}",
+}  # fmt: skip
+
+
+def table(rows: Iterable[dict[str, Any]]) -> Markdown:
+    """Rows as a table; known keys get their name, unit and precision, and what a row has not stays empty.
+
+    An interval follows its number: 21.43 (21.1 … 21.8).
+    """
+    keys, cells, right = grid(rows)
+    ruler = ["---:" if r else "---" for r in right]
+    return Markdown("\n".join("| " + " | ".join(line) + " |" for line in [keys, ruler, *cells]))
+
+
+def lines(rows: Iterable[dict[str, Any]], width: int = 0) -> list[str]:
+    """The same for a terminal; one of `width` characters gets too many columns in several tables, one below
+    the other, each with the first column.
+    """
+    keys, cells, right = grid(rows)
+    widths = [max(map(len, column)) for column in zip(keys, *cells, strict=True)]
+    pads = [str.rjust if r else str.ljust for r in right]
+    padded = [[pad(c, w) for pad, c, w in zip(pads, row, widths, strict=True)] for row in [keys, *cells]]
+    parts: list[list[int]] = [[]]
+    for column in range(len(keys)):
+        together = [*parts[-1], column]
+        if width and len(together) > 2 and sum(2 + widths[i] for i in together) > width:
+            parts.append([0])
+        parts[-1].append(column)
+    chosen = [[row[i] for i in part] for part in parts for row in padded]
+    return [f"  {'  '.join(row)}".rstrip().replace("\u00a0", " ") for row in chosen]
+
+
+def grid(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Column names, the cells of each row, and which columns hold numbers."""
+    rows = list(rows)
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if not key.endswith("_interval")]
+    right = [all(_is_number(row[key]) for row in rows if key in row) for key in keys]
+    return [name_of(key) for key in keys], [[cell(row, key) for key in keys] for row in rows], right
+
+
+def name_of(key: str) -> str:
+    return NUMBERS[key].label if key in NUMBERS else NAMES.get(key, key.replace("_", " "))
+
+
+def cell(row: dict[str, Any], key: str) -> str:
+    if row.get(key) is None:
+        return ""
+    text = shown(key, row[key])
+    interval = row.get(f"{key}_interval")
+    if not interval:
+        return text
+    return f"{text} ({shown(key, interval[0])} … {shown(key, interval[1])})".replace(" ", "\u00a0")
+
+
+def shown(key: str, value: Any) -> str:
+    """A number with the precision that it deserves."""
+    if key in FORMATS or key not in NUMBERS:
+        return FORMATS.get(key, "{}").format(value)
+    return f"{value * NUMBERS[key].scale:,.{NUMBERS[key].digits}f}"
+
+
+def facts(values: dict[str, Any]) -> Markdown:
+    """Names and values, one a row; what is below a name is joined to it: metrics.rfid.weights_sha256."""
+    rows = [f"| {name} | {value} |" for name, value in flat(values).items()]
+    return Markdown("\n".join(["| | |", "|---|---|", *rows]))
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in values.items():
+        below = flat(value) if isinstance(value, dict) else {}
+        found |= {f"{name}.{key}": v for key, v in below.items()} or {name: value}
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)

@@ -1,0 +1,1 @@
+"""What training minimises: pixels, perceptual, adversarial, alignment with frozen features."""

@@ -1,0 +1,1 @@
+"""The networks: encoder, quantizer, decoder, pretrained weights. Imports only `config` and `distributed`."""

@@ -1,0 +1,93 @@
+"""The 1D image tokenizer: an image becomes K discrete tokens and comes back (TiTok, arXiv:2406.07550)."""
+
+from typing import NamedTuple
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from tok1d.config.schema import TokenizerConfig
+from tok1d.models.decoder import Decoder
+from tok1d.models.encoder import Encoder
+from tok1d.models.quantizers import NO_IDS, Quantized, build_quantizer
+
+
+class Reconstruction(NamedTuple):
+    images: Tensor  # [B, 3, H, W], about 0 … 1, not clamped
+    ids: Tensor | None  # [B, K] int64; None for kl
+    loss: Tensor  # scalar, the quantizer's own loss
+    terms: dict[str, Tensor]  # what that loss consists of, by name; detached, to log
+    codes: Tensor  # [B, k, dim]
+    features: Tensor  # [B, N, D], the decoder's patches after its middle block
+
+
+class Tokenizer(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="tok1d",
+    tags=["image-tokenizer", "1d-tokenizer"],
+    coders={
+        TokenizerConfig: (lambda config: config.model_dump(mode="json"), lambda data: TokenizerConfig(**data))
+    },
+):
+    """Images are float tensors [B, 3, H, W] in 0 … 1 (RGB), tokens are int64 [B, K] in 0 … codebook_size - 1.
+
+    `save_pretrained(folder)` and `from_pretrained(folder or hub id)` write and read `config.json` and
+    `model.safetensors`.
+    """
+
+    def __init__(self, config: TokenizerConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantizer = build_quantizer(config)
+        self.to_codes = nn.Linear(self.encoder.width, self.quantizer.in_dim)
+        self.decoder = Decoder(config, self.quantizer.dim)
+
+    def quantize(self, images: Tensor, num_tokens: int | None = None) -> Quantized:
+        """images [B, 3, H, W] -> codes [B, k, dim], ids [B, k] (None for kl), and the quantizer's loss."""
+        return self.quantizer(self.to_codes(self.encoder(images, self._count(num_tokens))))
+
+    def encode(self, images: Tensor, num_tokens: int | None = None) -> Tensor:
+        """images [B, 3, H, W] in 0 … 1 -> token ids [B, k] int64; k is K unless the tokenizer is elastic.
+
+        Raises `ValueError` for kl, whose tokens are continuous: use `quantize` and `decode`. softvq's ids are
+        the strongest codes only.
+        """
+        ids = self.quantize(images, num_tokens).ids
+        if ids is None:
+            raise ValueError(NO_IDS)
+        return ids
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes [B, k, dim] -> images [B, 3, H, W], clamped to 0 … 1."""
+        return self.decoder(codes).images.clamp(0, 1)
+
+    def decode_ids(self, ids: Tensor) -> Tensor:
+        """token ids [B, k] -> images [B, 3, H, W], clamped to 0 … 1."""
+        self._count(ids.shape[1])
+        return self.decode(self.quantizer.decode_ids(ids))
+
+    def forward(self, images: Tensor, num_tokens: int | None = None) -> Reconstruction:
+        """images [B, 3, H, W] in 0 … 1 -> their reconstruction from `num_tokens` tokens (None: all K)."""
+        codes, ids, loss, terms = self.quantize(images, num_tokens)
+        decoded = self.decoder(codes)
+        return Reconstruction(decoded.images, ids, loss, terms, codes, decoded.features)
+
+    def _count(self, num_tokens: int | None) -> int:
+        K = self.config.num_latent_tokens
+        if num_tokens is None or num_tokens == K:
+            return K
+        if not self.config.elastic:
+            raise ValueError(
+                f"this tokenizer has {K} tokens, not {num_tokens}: train one with elastic=true for any count"
+            )
+        if not 1 <= num_tokens <= K:
+            raise ValueError(
+                f"num_tokens={num_tokens} is not in 1 … {K}: type a count this tokenizer was trained for"
+            )
+        return num_tokens
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.latents.device

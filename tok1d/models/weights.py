@@ -1,0 +1,173 @@
+"""Pretrained files: fetched from the hub or found on disk, read without running code, hashed.
+
+Whatever is wrong with a file ends here in one sentence that names the file, the command that fetches it, and
+the parameter that takes a local one. Nothing falls back to random weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tok1d.config.registry import BACKBONES, TIMM
+from tok1d.config.schema import ConfigError, StartConfig, TokenizerConfig
+from tok1d.models.hub import hub_file
+
+
+class Weights(NamedTuple):
+    state: dict[str, Tensor]  # names as in the file
+    path: Path
+    source: str  # where it came from: a path, or repository@commit/file
+    sha256: str
+
+
+class Asked(NamedTuple):
+    """The parameters by which a user asks for a pretrained network: what messages about its file name."""
+
+    init: str = "encoder_init"
+    size: str = "encoder_size"
+    weights: str = "encoder_weights"  # takes a local file
+    also: str = ""  # what else to type, or else nothing is fetched
+
+
+ENCODER = Asked()
+
+
+def read_weights(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> Weights:
+    """The pretrained file of these parameters. Raises `ConfigError` if it cannot be had, or is not sound."""
+    path, source = locate(tokenizer, start, asked)
+    return hashed(path, source, _remedy(tokenizer, start, asked))
+
+
+def hashed(path: Path, source: str, remedy: str) -> Weights:
+    """A file's tensors and its sha256. Raises `ConfigError` if it is not sound."""
+    state = read_file(path, remedy)
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Weights(state, path, source, sha256)
+
+
+def local_file(path: str, remedy: str) -> tuple[Path, str]:
+    """The file that a user named, and its origin. Raises `ConfigError` if there is none."""
+    found = Path(path).expanduser()
+    if not found.is_file():
+        raise ConfigError(f"there is no file {found}: {remedy}")
+    return found, str(found)
+
+
+def torch_hub_file(url: str, sha256: str, remedy: str) -> Path:
+    """A file that torch's own libraries fetch, in torch's hub folder; `HF_HUB_OFFLINE=1` is honoured.
+
+    `sha256` is how its hash starts. Raises `ConfigError` if it cannot be had.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if path.is_file():
+        return path
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), sha256, progress=False)
+    except Exception as error:  # no internet, a full disk, a file of another hash
+        raise ConfigError(f"{url} cannot be fetched ({type(error).__name__}): {remedy}") from None
+    return path
+
+
+def locate(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> tuple[Path, str]:
+    """The file on this machine, fetched if need be, and its origin; `HF_HUB_OFFLINE=1` is honoured."""
+    if start.encoder_weights:
+        return local_file(start.encoder_weights, _remedy(tokenizer, start, asked))
+    repository, name, revision = on_hub(tokenizer, start, asked)
+    try:
+        path = hub_file(repository, name, revision)
+    except Exception as error:  # no internet, no such revision, no permission
+        raise ConfigError(
+            f"{name} of {repository} cannot be fetched ({type(error).__name__}): "
+            f"{_remedy(tokenizer, start, asked)}"
+        ) from None
+    parts = path.parts  # …/snapshots/<commit>/<file>
+    commit = parts[parts.index("snapshots") + 1] if "snapshots" in parts else revision
+    return path, f"{repository}@{commit}/{name}"
+
+
+def on_hub(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> tuple[str, str, str]:
+    """Repository, file and revision. Raises `ConfigError` for a size that nobody has published."""
+    init, size = tokenizer.encoder_init, tokenizer.encoder_size
+    if init.startswith(TIMM):
+        import timm
+
+        config = timm.get_pretrained_cfg(init.removeprefix(TIMM), allow_unregistered=True)
+        if config is None or not config.hf_hub_id:
+            raise ConfigError(f"{init} has no weights on the hub: give a local file as {asked.weights}=PATH")
+        return config.hf_hub_id, "model.safetensors", start.encoder_revision or "main"
+    backbone = BACKBONES[init]
+    revision = start.encoder_revision or backbone.revision
+    if size not in backbone.models:
+        sizes = " or ".join(backbone.models)
+        raise ConfigError(
+            f"{asked.init}={init} was published in no size {size}: type {asked.size}={sizes}, "
+            f"or give a local file as {asked.weights}=PATH"
+        )
+    if size in backbone.files:
+        return *backbone.files[size], revision
+    return f"timm/{backbone.models[size]}", "model.safetensors", revision
+
+
+def read_file(path: Path, remedy: str) -> dict[str, Tensor]:
+    """Tensors by name from .safetensors, or from a pickle that holds nothing but tensors."""
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
+    except pickle.UnpicklingError:
+        raise ConfigError(f"{path} is refused, since it holds code or no tensors at all: {remedy}") from None
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        UnicodeDecodeError,
+    ) as error:
+        what = str(error).strip().split("\n")[0][:80] or type(error).__name__
+        raise ConfigError(f"{path} is damaged or cut short ({what}): {remedy}") from None
+    for wrapper in ("model", "state_dict", "teacher"):  # as MAE, and many training scripts, save it
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
+    if not tensors:
+        raise ConfigError(f"{path} holds no tensors by name: {remedy}")
+    return tensors
+
+
+def _torch_load(path: Path) -> object:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def command(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> str:
+    """What to type on a machine with internet."""
+    values = {asked.init: tokenizer.encoder_init, asked.size: tokenizer.encoder_size}
+    words = [f"{name}={value}" for name, value in values.items() if name]
+    if start.encoder_revision:
+        words.append(f"encoder_revision={start.encoder_revision}")
+    return " ".join(["tok1d prefetch", *words, asked.also]).rstrip()
+
+
+def remedy(command: str, weights: str) -> str:
+    """The end of every message: what to do when a file is not to be had."""
+    return (
+        f"type '{command}' where there is internet and bring its folder here, "
+        f"or give a sound local file as {weights}=PATH"
+    )
+
+
+def _remedy(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked) -> str:
+    return remedy(command(tokenizer, start, asked), asked.weights)

@@ -1,0 +1,1 @@
+"""Many runs: plan, dry run, Parsl, results, publishing."""

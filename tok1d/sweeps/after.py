@@ -1,0 +1,100 @@
+"""What follows the last run of a sweep: the table of results, the comparisons, the report, and who failed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pandas as pd
+
+from tok1d.evaluation.card import card_id, protocol
+from tok1d.figures.series import series_of
+from tok1d.runs import RunError
+from tok1d.sweeps.plan import Cell, Plan, marks
+from tok1d.system import replacing
+
+LAST_LINES = 5  # of a failed run's log
+
+
+def after_sweep(plan: Plan, failed: dict[str, str]) -> None:
+    """Write results and failures; execute the comparing notebooks and build the report, if a run is done."""
+    write_failures(plan, failed)
+    rows = results(plan)
+    if not rows:
+        return
+    write_results(plan, rows)
+    wrong = []
+    for name in plan.config.after_sweep:
+        where = ["-p", f"outputs={plan.config.outputs}", "-p", f"sweep={plan.config.sweep}"]
+        arguments = ["report", str(plan.folder)]
+        if name != "report":
+            arguments = ["run", f"notebooks/{name}.ipynb", *where]
+        said = subprocess.run([sys.executable, "-m", "tok1d.cli", *arguments], capture_output=True, text=True)
+        if said.returncode:
+            last = (said.stderr.strip() or said.stdout.strip()).splitlines()[-1:]
+            wrong.append(f"{name} failed: {' '.join(last).removeprefix('tok1d: ')}")
+        else:
+            print(said.stdout.strip().splitlines()[-1])
+    if wrong:
+        raise RunError(f"the runs are done, but {'; '.join(wrong)}")
+    if not failed:
+        with replacing(plan.folder / "sweep_done.json") as temporary:
+            temporary.write_text(json.dumps(marks(plan), indent=1) + "\n")
+
+
+def write_failures(plan: Plan, failed: dict[str, str]) -> None:
+    """`failed.json`, and on the screen: each run that failed, why, and the last lines of its log."""
+    found = {}
+    for cell in plan.cells:
+        if cell.name in failed:
+            log = cell.run / "sweep.log"
+            last = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
+            found[cell.name] = {"why": failed[cell.name], "log": str(log), "last": last}
+            print(f"failed: {cell.name}: {failed[cell.name]}", *(f"    {line}" for line in last), sep="\n")
+    with replacing(plan.folder / "failed.json") as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"{sum((c.run / 'done.json').exists() for c in plan.cells)} of {len(plan.cells)} runs are finished")
+
+
+def results(plan: Plan) -> list[dict[str, Any]]:
+    """A row for each finished run and token count: its line in figures, what sets it apart, numbers, folder,
+    and `card`, the same for numbers that were measured alike.
+    """
+    cells = [cell for cell in plan.cells if (cell.run / "done.json").exists()]
+    names = varying(plan.cells)
+    lines = {run.name: label for label, members in series_of([c.run for c in cells]) for run in members}
+    rows = []
+    for cell in cells:
+        evaluation = cell.run.evaluation
+        card = card_id(protocol(evaluation["card"]))
+        for numbers in evaluation["results"]:
+            differs = {name: cell.params.get(name) for name in names}
+            facts = (
+                {"run": cell.name, "series": lines[cell.name]}
+                | differs
+                | numbers
+                | {"card": card, "path": str(cell.run.path)}
+            )
+            rows.append({name: flat(value) for name, value in facts.items()})
+    return rows
+
+
+def varying(cells: list[Cell]) -> list[str]:
+    """Parameters that are not the same in all cells."""
+    names = dict.fromkeys(name for cell in cells for name in cell.params)
+    return [n for n in names if n != "run" and len({str(cell.params.get(n)) for cell in cells}) > 1]
+
+
+def flat(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else json.dumps(value)
+
+
+def write_results(plan: Plan, rows: list[dict[str, Any]]) -> None:
+    """`results.parquet` and `results.csv`."""
+    frame = pd.DataFrame(rows)
+    with replacing(plan.folder / "results.parquet") as temporary:
+        frame.to_parquet(temporary)
+    with replacing(plan.folder / "results.csv") as temporary:
+        frame.to_csv(temporary, index=False)

@@ -1,0 +1,127 @@
+"""Published results: small files in git, from which the table of results in the README is made.
+
+    tok1d publish outputs/dashcam --title "Dashcam frames"    # copies a sweep's results, and renews the table
+
+In `outputs/published/<sweep>/`: results.csv, about.json, and the figures, each with the JSON that names the
+run and the card of every number drawn. `tok1d figures` draws figures of numbers again from them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tok1d.evaluation.card import protocol
+from tok1d.jupyter.tables import name_of, shown
+from tok1d.runs import Run, RunError
+from tok1d.system import replacing
+
+PUBLISHED = Path("outputs/published")
+BEGIN, END = "<!-- results: written by tok1d publish -->", "<!-- end of results -->"
+SHOWN = ("psnr", "ssim", "ms_ssim", "lpips", "rfid", "kid", "frechet_dinov2", "code_perplexity")
+
+
+def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
+    """Copy the numbers and figures of a finished sweep. Its runs are named as if it was in `outputs`, and of
+    paths among their parameters the last part is kept.
+
+    Raises `RunError` if the sweep is not finished, or if its runs were not measured alike.
+    """
+    if not (sweep / "results.csv").exists() or not (sweep / "sweep_done.json").exists():
+        raise RunError(
+            f"{sweep} is no finished sweep: finish it with 'tok1d sweep params/sweeps/{sweep.name}.yaml'"
+        )
+    rows = read_results(sweep / "results.csv")
+    if rows["card"].nunique() > 1:
+        odd = rows[rows["card"] != rows["card"].mode()[0]].iloc[0]["run"]
+        raise RunError(
+            f"{odd} was not measured as the other runs of {sweep}: 'tok1d evaluate' them alike first"
+        )
+    folder = published / sweep.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    where = f"outputs/{sweep.name}/"
+    rows.map(without_folders).assign(path=where + rows["run"]).to_csv(folder / "results.csv", index=False)
+    for file in sorted((sweep / "figures").glob("*")):
+        if file.suffix == ".json":
+            kept = json.loads(file.read_text())
+            for item in kept["drawn"]:
+                item |= {"run": where + Path(item["run"]).name} if "run" in item else {}
+                item |= {"series": without_folders(item["series"])} if "series" in item else {}
+            (folder / file.name).write_text(json.dumps(kept, indent=1) + "\n")
+        elif file.suffix in (".png", ".pdf"):
+            shutil.copy(file, folder)
+    (folder / "about.json").write_text(json.dumps(about(sweep, rows, title), indent=1) + "\n")
+    return folder
+
+
+def read_results(file: Path) -> pd.DataFrame:
+    """Names and card ids stay texts, though some look like numbers."""
+    return pd.read_csv(file, dtype={"run": str, "series": str, "card": str})
+
+
+def without_folders(value: Any) -> Any:
+    """`/a/b/photos` -> `photos`: what is published names no machine's folders."""
+    return re.sub(r"(?<![\w/])/(?:[^\s/,]+/)*([^\s/,]+)/?", r"\1", value) if isinstance(value, str) else value
+
+
+def about(sweep: Path, rows: pd.DataFrame, title: str) -> dict[str, Any]:
+    """What the README says above the numbers, and the card of all of them."""
+    card = Run(sweep / rows["run"][0]).evaluation["card"]
+    return {"title": title, "made_with": card["made_with"], "card": protocol(card)}
+
+
+def results_table(published: Path = PUBLISHED) -> str:
+    """Of every published sweep, in Markdown: a row for each kind of run and token count, means over seeds."""
+    parts = []
+    for file in sorted(published.glob("*/results.csv")):
+        folder, rows = file.parent, read_results(file)
+        facts = json.loads((folder / "about.json").read_text())
+        card, seeds = facts["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
+        what = f"{card['images']:,} images at {card['image_size']} pixels"
+        means = f"; mean and standard deviation of {seeds} seeds" if seeds > 1 else ""
+        link = f"[{folder.name}]({PUBLISHED.as_posix()}/{folder.name})"
+        parts += [f"**{facts['title']}**, {what}{means} ({link}: figures, cards)", "", *table(rows), ""]
+    return "\n".join(parts)
+
+
+def table(rows: pd.DataFrame) -> list[str]:
+    names = [name for name in SHOWN if name in rows]
+    lines = ["| | tokens | " + " | ".join(map(name_of, names)) + " |"]
+    lines.append("|---|---:|" + "---:|" * len(names))
+    for (series, count), group in rows.groupby(["series", "num_tokens"], sort=False):
+        cells = [cell(name, group[name]) for name in names]
+        lines.append(f"| {series} | {count} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def cell(name: str, values: pd.Series) -> str:
+    mean, spread = values.mean(), values.std()
+    if math.isnan(mean):
+        return ""
+    text = shown(name, mean)
+    return text if math.isnan(spread) else f"{text} ± {shown(name, spread)}"
+
+
+def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None:
+    """Write the table into the README, between its two marks. Raises `RunError` if they are not there."""
+    before, after = around_results(readme)
+    with replacing(readme) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n{results_table(published)}{END}{after}")
+
+
+def around_results(readme: Path = Path("README.md")) -> tuple[str, str]:
+    """What stands before the table and after it. Raises `RunError` if it has no place."""
+    text = readme.read_text() if readme.is_file() else ""
+    if BEGIN not in text or END not in text:
+        raise RunError(
+            f"{readme} has no place for results: type this in the project's folder, whose README.md has the "
+            f"lines {BEGIN} and {END}"
+        )
+    return text.split(BEGIN)[0], text.split(END)[1]

@@ -1,0 +1,173 @@
+"""`tok1d sweep`: many runs on one machine or a cluster, each in its own run folder; the same command goes on.
+
+The engine is Parsl, and nothing else knows it: a site file (params/sites/) is a plain Parsl `config`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import runpy
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import parsl
+import yaml
+from parsl.config import Config
+from parsl.executors import HighThroughputExecutor
+
+from tok1d.config.parse import parse
+from tok1d.config.schema import NOTEBOOKS, ConfigError
+from tok1d.runs import RunError
+from tok1d.sweeps.after import after_sweep
+from tok1d.sweeps.after_run import left
+from tok1d.sweeps.cell import CellFailed, run_cell
+from tok1d.sweeps.dry_run import missing
+from tok1d.sweeps.plan import Cell, Plan
+from tok1d.sweeps.table import Table, write_plan
+from tok1d.system import locked, replacing
+
+SITE = Path("params/sites/local.py")
+# Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one
+INTERCHANGE = """
+import runpy, sys
+from tok1d.following import end_with
+end_with(int(sys.argv.pop()))
+runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
+"""
+
+
+def run_sweep(plan: Plan, site: Path = SITE) -> int:
+    """Run what is left of a sweep; returns an exit status: 1 if some run failed. Raises `ConfigError`,
+    `RunError`. From a notebook: `run_sweep(read_plan("params/sweeps/toy.yaml"))`.
+    """
+    with alone(plan):
+        todo = [cell for cell in plan.cells if not finished(cell, plan)]
+        wrong = missing(plan._replace(cells=todo))
+        if wrong:
+            raise ConfigError(wrong[0])
+        for cell in plan.cells:
+            if cell.run.begun:
+                cell.run.agree(*parse(cell.params, *NOTEBOOKS["train"]))
+        for cell in todo:
+            prepare(cell)
+        write_plan(plan)
+        failed = run_all(plan, todo, load_site(site, plan)) if todo else {}
+        after_sweep(plan, failed)
+    return 1 if failed else 0
+
+
+def describe(plan: Plan, site: Path) -> int:
+    """What would be done, what it needs that is not there, and about how long it would take."""
+    from tok1d.sweeps.estimate import estimates  # torch, which a sweep's driver does without
+
+    done = [finished(cell, plan) for cell in plan.cells]
+    for cell, is_done in zip(plan.cells, done, strict=True):
+        print(f"{cell.name:40} {cell.train.steps:>9,} steps" + ("  finished" if is_done else ""))
+    print(f"{len(plan.cells)} runs, {sum(done)} finished")
+    wrong = missing(plan)
+    for sentence in wrong:
+        print(f"missing: {sentence}")
+    slots = sum(slots_of(executor) for executor in load_site(site, plan).executors)
+    todo = [cell for cell, is_done in zip(plan.cells, done, strict=True) if not is_done]
+    for e in estimates(plan._replace(cells=todo), slots) if todo else ():
+        runs = f"{e.slots} run{'s' * (e.slots > 1)} at a time"
+        print(f"about {spoken(e.hours)} on {e.where} ({runs}; the longest run {spoken(e.longest)})")
+    return 1 if wrong else 0
+
+
+def spoken(hours: float) -> str:
+    return f"{hours:,.0f} hours" if hours > 2 else f"{max(1, 60 * hours):.0f} minutes"
+
+
+def finished(cell: Cell, plan: Plan) -> bool:
+    return (cell.run / "done.json").exists() and not left(cell.run, plan.config)
+
+
+def prepare(cell: Cell) -> None:
+    """The run's folder with its parameters; those of an earlier plan do not bind a run that has not begun."""
+    if not cell.run.begun:
+        (cell.run / "params.yaml").unlink(missing_ok=True)
+    with replacing(cell.run / "cell.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(cell.params, sort_keys=False, allow_unicode=True))
+
+
+# ---- Parsl ----
+
+
+def load_site(site: Path, plan: Plan) -> Config:
+    """The `config` of a site file, fitted to the sweep: groups of GPUs, retries, where its own files go."""
+    if not site.is_file():
+        raise ConfigError(f"there is no site file {site}: type --site params/sites/local.py, or slurm.py")
+    config = runpy.run_path(str(site)).get("config")
+    if not isinstance(config, Config):
+        raise ConfigError(f"{site} defines no Parsl config: write config = parsl.Config(executors=[…])")
+    for executor in config.executors:
+        if isinstance(executor, HighThroughputExecutor):
+            executor.available_accelerators = groups(
+                executor.available_accelerators, plan.config.gpus_per_run
+            )
+            executor.interchange_launch_cmd = [sys.executable, "-c", INTERCHANGE, str(os.getpid())]
+    config.retries, config.retry_handler = plan.config.retries, cost
+    config.run_dir = str((plan.folder / ".parsl").absolute())
+    return config
+
+
+def groups(gpus: list[str], size: int) -> list[str]:
+    """`["0", "1", "2", "3"]` in twos -> `["0,1", "2,3"]`, each what a run sees as CUDA_VISIBLE_DEVICES."""
+    if len(gpus) < size and gpus:
+        raise ConfigError(f"gpus_per_run={size} but the site has {len(gpus)}: type gpus_per_run={len(gpus)}")
+    return [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
+
+
+def slots_of(executor: object) -> int:
+    """Runs at a time that an executor can come to."""
+    each = len(getattr(executor, "available_accelerators", ())) or getattr(
+        executor, "max_workers_per_node", 1
+    )
+    provider = getattr(executor, "provider", None)
+    nodes = getattr(provider, "max_blocks", 1) * getattr(provider, "nodes_per_block", 1)
+    return max(1, int(min(each, 10**6)) * nodes)
+
+
+def cost(error: Exception, task: dict) -> float:
+    """What a failure takes of a run's `retries`: all of them, unless it was merely killed."""
+    return float("inf") if isinstance(error, CellFailed) and not error.again else 1
+
+
+def run_all(plan: Plan, todo: list[Cell], config: Config) -> dict[str, str]:
+    """Run the cells, with a live table; returns why those failed that did. Ctrl-C stops all, with
+    checkpoints.
+    """
+    logging.raiseExceptions = False  # no traceback for each line that Parsl cannot log on a full disk
+    project = str(Path.cwd())
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with parsl.load(config) as kernel:
+        app = parsl.python_app(run_cell, data_flow_kernel=kernel)
+        futures = {c.name: app(str(c.run.path.absolute()), project, plan.config) for c in todo}
+        with Table(plan) as table:
+            while not all(future.done() for future in futures.values()):
+                table.update()
+                time.sleep(1)
+    return {name: str(why) for name, future in futures.items() if (why := future.exception())}
+
+
+@contextlib.contextmanager
+def alone(plan: Plan) -> Iterator[None]:
+    """Drive the sweep alone. Raises `RunError` if another process does."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    who = plan.folder / "driver.txt"
+    with open(plan.folder / ".driver.lock", "w") as handle:
+        if not locked(handle):
+            raise RunError(
+                f"{plan.folder} is being run by {who.read_text().strip()}: "
+                f"watch it with 'tok1d watch {plan.folder}', or type sweep: NAME for another"
+            )
+        with replacing(who) as temporary:
+            temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield

@@ -1,0 +1,172 @@
+"""A sweep's runs as a live table: from the run folders alone, so any machine that sees them can show it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from IPython.display import DisplayHandle
+
+from tok1d.headless import headless
+from tok1d.jupyter.tables import table
+from tok1d.runs import Run, RunError
+from tok1d.sweeps.cell import BEAT, STATUS
+from tok1d.sweeps.plan import Plan
+from tok1d.system import replacing
+
+COLUMNS = ("run", "state", "step", "loss", "images/s", "left", "GPU", "why")
+SILENT = 12 * BEAT  # seconds without a sign of life after which a worker is taken for dead
+
+
+def write_plan(plan: Plan) -> None:
+    """`sweep.json`: the runs in order, with how many steps of how many images each takes."""
+    with replacing(plan.folder / "sweep.json") as temporary:
+        temporary.write_text(json.dumps({"cells": lengths(plan)}, indent=1) + "\n")
+
+
+def lengths(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {"run": cell.name, "steps": cell.train.steps, "batch_size": cell.train.batch_size}
+        for cell in plan.cells
+    ]
+
+
+def read_cells(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return json.loads((folder / "sweep.json").read_text())["cells"]
+    except FileNotFoundError:
+        raise RunError(f"{folder} is no sweep: start one with 'tok1d sweep params/sweeps/toy.yaml'") from None
+
+
+def rows(folder: Path, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a run: where it is, how fast, how long it will still take."""
+    return [row(Run(folder / cell["run"]), cell["steps"], cell["batch_size"]) for cell in cells]
+
+
+def row(run: Run, steps: int, batch_size: int) -> dict[str, Any]:
+    status, age = read_status(run)
+    state = status.get("state", "waiting")
+    if state == "running" and age > SILENT:
+        state = "lost"
+    found = {"run": run.name, "state": state, "GPU": status.get("gpu", ""), "why": status.get("why", "")}
+    if state == "waiting":
+        return found
+    record = last_record(run / "metrics.jsonl") | last_record(run / "timings.jsonl")
+    if "step" in record:
+        found |= {
+            "step": f"{record['step']:,} / {steps:,}",
+            "loss": f"{record.get('loss', float('nan')):.4f}",
+        }
+    if state == "running" and record.get("images_per_second"):
+        speed = record["images_per_second"]
+        found["images/s"] = f"{speed:,.0f}"
+        found["left"] = clock((steps - record["step"]) * batch_size / speed)
+    return found
+
+
+def read_status(run: Run) -> tuple[dict[str, Any], float]:
+    """What the worker says, and how many seconds ago it gave a sign of life."""
+    with contextlib.suppress(OSError, ValueError):
+        path = run / STATUS
+        return json.loads(path.read_text()), time.time() - path.stat().st_mtime
+    return {}, 0.0
+
+
+def last_record(path: Path) -> dict[str, Any]:
+    """The last whole line of a file of JSON lines, without reading the rest."""
+    with contextlib.suppress(OSError):
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            lines = file.read().split(b"\n")
+        for line in reversed(lines[:-1]):
+            with contextlib.suppress(ValueError):
+                return json.loads(line)
+    return {}
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def as_text(found: list[dict[str, Any]]) -> str:
+    """The rows in columns, with a line that counts states."""
+    shown = [name for name in COLUMNS if any(r.get(name) for r in found)]
+    width = {name: max(len(name), *(len(str(r.get(name, ""))) for r in found)) for name in shown}
+    lines = ["  ".join(name.ljust(width[name]) for name in shown)]
+    lines += ["  ".join(str(r.get(name, "")).ljust(width[name]) for name in shown).rstrip() for r in found]
+    return "\n".join([*lines, counts(found)])
+
+
+def counts(found: list[dict[str, Any]]) -> str:
+    states = [r["state"] for r in found]
+    return " · ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+
+
+class Table:
+    """The live table of a sweep's driver: in a terminal redrawn, in a notebook too, elsewhere a line for each
+    change.
+    """
+
+    def __init__(self, plan: Plan):
+        self.folder = plan.folder
+        self.cells = lengths(plan)
+        self.states: dict[str, str] = {}
+        self.drawn = 0
+        self.handle = None
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.update()
+
+    def update(self) -> None:
+        found = rows(self.folder, self.cells)
+        if not headless():
+            self._display(found)
+        elif sys.stdout.isatty():
+            self._redraw(as_text(found))
+        else:
+            self._report(found)
+
+    def _display(self, found: list[dict[str, Any]]) -> None:
+        picture = table([{name: r.get(name, "") for name in COLUMNS} for r in found])
+        if self.handle is None:
+            self.handle = DisplayHandle()
+            self.handle.display(picture)
+        else:
+            self.handle.update(picture)
+
+    def _redraw(self, text: str) -> None:
+        height = os.get_terminal_size().lines - 1
+        lines = text.splitlines()
+        if len(lines) > height:  # what is at work, and the count
+            busy = [line for line in lines[1:-1] if " running " in line or " lost " in line]
+            lines = [lines[0], *busy[: height - 2], lines[-1]]
+        print(f"\x1b[{self.drawn}F\x1b[J" if self.drawn else "", *lines, sep="\n", end="\n")
+        self.drawn = len(lines) + 1
+
+    def _report(self, found: list[dict[str, Any]]) -> None:
+        for r in found:
+            if self.states.get(r["run"], "waiting") != r["state"]:
+                self.states[r["run"]] = r["state"]
+                facts = [str(r[name]) for name in ("step", "why") if r.get(name)]
+                print(f"{r['run']}: {', '.join([r['state'], *facts])}", flush=True)
+
+
+def watch(folder: Path, every: float = 2.0) -> None:
+    """Show a sweep's table until nothing of it is at work: `tok1d watch outputs/NAME`."""
+    cells = read_cells(folder)
+    while True:
+        found = rows(folder, cells)
+        print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + as_text(found), flush=True)
+        if not sys.stdout.isatty() or not any(r["state"] in ("running", "waiting") for r in found):
+            return
+        time.sleep(every)

@@ -1,0 +1,90 @@
+"""`last.ckpt`, to continue from, `previous.ckpt`, should that be damaged, and `model/`, to use and share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+from tok1d.models.tokenizer import Tokenizer
+from tok1d.runs import Run, RunError, writes
+from tok1d.system import replacing
+from tok1d.training.parallelize import in_pieces, whole
+from tok1d.training.state import State
+
+
+def save_checkpoint(run: Run, state: State) -> None:
+    """Write `last.ckpt`; the one before stays as `previous.ckpt`. Raises `RunError` when it cannot."""
+    content = {name: module.state_dict() for name, module in state.modules().items()}
+    content = whole(content | {"optimizers": [o.state_dict() for o in state.optimizers]})
+    content["counts"] = state.counts
+    if not writes():
+        return
+    with writable(run, f"the checkpoint of step {state.step}"), replacing(run / "last.ckpt") as temporary:
+        torch.save(content, temporary)
+        keep(run)
+
+
+def keep(run: Run) -> None:
+    """Make the `last.ckpt` that is about to be replaced `previous.ckpt`, without ever having neither."""
+    if (run / "last.ckpt").exists():
+        with replacing(run / "previous.ckpt") as temporary:
+            os.link(run / "last.ckpt", temporary)
+
+
+def load_checkpoint(run: Run, state: State) -> bool:
+    """Fill `state` from `last.ckpt`, or if that is damaged from `previous.ckpt`; False if there is neither.
+
+    Raises `RunError` if none that is there can be used.
+    """
+    failures = []
+    for path in (run / "last.ckpt", run / "previous.ckpt"):
+        if path.exists():
+            try:
+                _fill(state, torch.load(path, map_location="cpu", weights_only=True))
+            except Exception as error:
+                why = (str(error).splitlines() or [type(error).__name__])[0][:120]
+                failures.append(f"{path} cannot be continued from ({why})")
+                continue
+            damaged = f"{failures[0]}: " if failures else ""
+            print(f"{damaged}continuing {run.path} from step {state.step}")
+            return True
+    if failures:
+        raise RunError(f"{failures[0]}: delete {run.path} to start this run again")
+    return False
+
+
+def _fill(state: State, content: dict) -> None:
+    for name, module in state.modules().items():
+        module.load_state_dict(in_pieces(content[name], module.state_dict()))
+    for optimizer, its in zip(state.optimizers, content["optimizers"], strict=True):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for i, moments in its["state"].items():
+            its["state"][i] = in_pieces(moments, dict.fromkeys(moments, parameters[i]))
+        optimizer.load_state_dict(its)
+    state.counts |= content["counts"]
+
+
+def save_model(run: Run, model: Tokenizer) -> None:
+    weights = whole(model.state_dict())
+    if not writes():
+        return
+    plain = Tokenizer(model.config)
+    plain.load_state_dict(weights)
+    with writable(run, "the model"), replacing(run / "model") as temporary:
+        plain.save_pretrained(temporary)
+
+
+@contextlib.contextmanager
+def writable(run: Run, what: str) -> Iterator[None]:
+    """Turn a full disk, or one that cannot be written, into one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save speaks of a full disk as a RuntimeError
+        why = os.strerror(error.errno).lower() if getattr(error, "errno", None) else "is the disk full?"
+        raise RunError(
+            f"{what} cannot be written to {run.path} ({why}): make room there; "
+            f"the same command continues from the last checkpoint"
+        ) from error

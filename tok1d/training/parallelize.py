@@ -1,0 +1,113 @@
+"""One model on several devices: a copy on each (DDP), or the blocks' weights in pieces (FSDP2).
+
+`parallel: fsdp` shards the transformer blocks of both networks, with their averaged weights and the
+optimizer's moments; nearly all weights are there. The rest (embeddings, quantizer, pixel head) stays whole in
+every process, so losses and quantizers meet ordinary tensors. Checkpoints hold whole tensors either way, so a
+run may go on with another `parallel`, on another number of devices.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils import _pytree as pytree
+
+from tok1d.config.schema import TrainConfig
+from tok1d.distributed import average_gradients, world_size
+
+
+def shard(model: nn.Module, config: TrainConfig, device: torch.device) -> None:
+    """Cut the blocks of a tokenizer on `device` into a piece for each process, in place, if that is asked
+    for; before its optimizers are built.
+    """
+    if config.parallel != "fsdp" or world_size() == 1:
+        return
+    # It warns of changes in place to what a block returns: there are none.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
+    mesh = init_device_mesh(device.type, (world_size(),))
+    blocks = [*model.encoder.vit.blocks, *model.decoder.blocks]
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    of_blocks = {p for block in blocks for p in block.parameters()}
+    fully_shard(model, mesh=mesh, ignored_params=set(model.parameters()) - of_blocks)
+
+
+def wrap(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """The module to call in training: its gradients are means over all processes, after `whole_gradients`."""
+    if world_size() == 1 or isinstance(model, FSDPModule):
+        return model
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+
+def unsynchronised(network: nn.Module) -> AbstractContextManager:
+    """Backward passes whose gradients only add up in their own process, for all parts of a batch but its
+    last.
+    """
+    if isinstance(network, FSDPModule):
+        return _unsharded_gradients(network)
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+
+
+@contextmanager
+def _unsharded_gradients(network: FSDPModule):
+    network.set_requires_gradient_sync(False)
+    yield
+    network.set_requires_gradient_sync(True)
+
+
+def average_whole_gradients(network: nn.Module) -> None:
+    """What FSDP leaves to us: the mean over processes of the gradients of what is not in pieces."""
+    if isinstance(network, FSDPModule):
+        average_gradients(p for p in network.parameters() if not isinstance(p, DTensor))
+
+
+# ---- tensors in pieces ----
+
+
+def pieces(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """What this process holds of each, as ordinary tensors that share its memory."""
+    return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
+
+
+@torch.no_grad()
+def norm(tensors: Iterable[Tensor]) -> float:
+    """The L2 norm of all of them together, the same in every process."""
+    tensors = list(tensors)
+    if not tensors:
+        return 0.0
+    sharded = [t for t in tensors if isinstance(t, DTensor)]
+    whole = torch.nn.utils.get_total_norm([t for t in tensors if not isinstance(t, DTensor)])
+    if not sharded:
+        return whole.item()
+    square = torch.nn.utils.get_total_norm(pieces(sharded)).square()
+    dist.all_reduce(square)
+    return (whole.square() + square).sqrt().item()
+
+
+def whole(tree: Any) -> Any:
+    """State dicts with every tensor whole; to be called in all processes alike."""
+    return pytree.tree_map_only(DTensor, DTensor.full_tensor, tree)
+
+
+def in_pieces(values: Mapping[Any, Any], targets: Mapping[Any, Any]) -> dict[Any, Any]:
+    """`values` (whole) with the tensors of those `targets` that are in pieces cut like them."""
+
+    def cut(value: Tensor, target: Any) -> Tensor:
+        if not isinstance(target, DTensor) or value.shape != target.shape:
+            return value
+        value = value.to(target.device, target.dtype)
+        return distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
+
+    return {name: cut(value, targets.get(name)) for name, value in values.items()}

@@ -1,0 +1,175 @@
+"""Training in several processes of this machine, for a notebook and for `tok1d train -p num_processes=8`.
+
+Each process is a `tok1d train` of its own on the same parameters, and no fork of the kernel, which is what
+accelerate's `notebook_launcher` makes. Measured: a fork hangs once torch has used two OpenMP threads
+(OMP_NUM_THREADS=2); and it is refused once the kernel has made an `Accelerator` or used a GPU, as the first
+training, or evaluation, in a kernel does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import torch
+from tqdm import tqdm
+
+from tok1d.config.schema import ConfigError, TrainConfig
+from tok1d.distributed import Stopped, launched, world_size
+from tok1d.following import FOLLOWS, GRACE
+from tok1d.headless import headless
+from tok1d.runs import TRY_AGAIN, Run, RunError
+
+STOPPED = TRY_AGAIN  # exit status: a checkpoint is written
+AFTER_FAILURE = 5.0  # seconds for the others once a process has failed: they may be waiting for it
+IMAGES = "TOK1D_IMAGES"  # the fingerprint of the images that the notebook shows
+
+
+def start_them(config: TrainConfig) -> bool:
+    """Whether this process is to start those that train. Raises `ConfigError` if the batch does not divide
+    by them.
+    """
+    starts = config.num_processes > 1 and not launched()
+    processes = config.num_processes if starts else world_size()
+    parts = config.accumulate * processes
+    if config.batch_size % parts:
+        near = -(-config.batch_size // parts) * parts
+        raise ConfigError(
+            f"batch_size={config.batch_size} is no multiple of accumulate={config.accumulate} × {processes} "
+            f"processes: type batch_size={near}"
+        )
+    gpus = torch.cuda.device_count()
+    if starts and gpus and processes > gpus:
+        raise ConfigError(f"num_processes={processes} but there are {gpus} GPUs: type num_processes={gpus}")
+    return starts
+
+
+def train_in_processes(
+    run: Run, config: TrainConfig, fingerprint: str, stop: list, on_log: Callable[[dict[str, float]], None]
+) -> None:
+    """Train in `num_processes` new processes; `on_log` receives the records as they appear in the run folder.
+
+    `fingerprint` is that of the images to train on, `stop` a list that is no longer empty when training is to
+    end. What the processes print goes to `processes.log`. Raises `Stopped`, `RunError`.
+    """
+    log = run / "processes.log"
+    records = Records(run)
+    with open(log, "w") as out, bar(config) as progress:
+
+        def look() -> None:
+            for record in records.new():
+                progress.update(record["step"] - progress.n)
+                on_log(record)
+
+        arguments = ["train", "-f", str(run / "params.yaml")]
+        status = run_processes(arguments, config.num_processes, stop, look, out, {IMAGES: fingerprint})
+        look()
+    if status == STOPPED:
+        raise Stopped(f"stopped after step {progress.n}; the same command continues from there")
+    if status:
+        said = [line for line in log.read_text().splitlines() if line.strip()]
+        sentence = next((line.removeprefix("tok1d: ") for line in said if line.startswith("tok1d: ")), None)
+        raise RunError(sentence or f"training ended with status {status} ({said[-1:]}): see {log}")
+
+
+def run_processes(
+    arguments: list[str],
+    count: int,
+    stop: list,
+    look: Callable[[], None] = lambda: None,
+    out: IO[str] | None = None,
+    variables: dict[str, str] | None = None,
+) -> int:
+    """Run `tok1d` with `arguments` in `count` processes that train one model; returns an exit status.
+
+    They end when `stop` is no longer empty, when one of them fails, and with this process, however it ends:
+    their standard input is a pipe that closes then. `look` is called a few times a second.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    env = {"OMP_NUM_THREADS": threads} | os.environ | (variables or {})
+    env |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), FOLLOWS: "1"}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, "-m", "tok1d.cli", *arguments]
+    theirs, ours = os.pipe()
+    workers: list[subprocess.Popen] = []
+    try:
+        for rank in range(count):
+            number = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            workers.append(subprocess.Popen(command, env=env | number, stdin=theirs, stdout=out, stderr=out))
+        return wait(workers, stop, look)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def wait(workers: list[subprocess.Popen], stop: list, look: Callable[[], None]) -> int:
+    """Until all have ended: the exit status of the first that failed, or of the main one."""
+    failed, deadline = 0, float("inf")
+    while any(worker.poll() is None for worker in workers):
+        look()
+        ended = [worker.returncode for worker in workers if worker.returncode]
+        if (stop or ended) and deadline == float("inf"):
+            deadline = time.monotonic() + (GRACE if not ended or ended[0] == STOPPED else AFTER_FAILURE)
+            failed = ended[0] if ended else 0
+            for worker in workers:
+                worker.send_signal(signal.SIGTERM)
+        if time.monotonic() > deadline:
+            for worker in workers:
+                worker.kill()
+        time.sleep(0.1)
+    return failed or next((worker.returncode for worker in workers if worker.returncode), 0)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Records:
+    """The records of a run as another process writes them, each with its timing."""
+
+    def __init__(self, run: Run):
+        self.metrics, self.timings = Tail(run / "metrics.jsonl"), Tail(run / "timings.jsonl")
+        self.times: dict[int, dict[str, float]] = {}
+
+    def new(self) -> list[dict[str, float]]:
+        records = self.metrics.new()
+        self.times |= {timing["step"]: timing for timing in self.timings.new()}
+        return [record | self.times.pop(record["step"], {}) for record in records]
+
+
+class Tail:
+    """Lines of JSON that another process appends to a file, or to a new file of that name."""
+
+    def __init__(self, path: Path):
+        self.path, self.file, self.rest = path, None, ""
+        self.old = self._identity()  # what an earlier start left, which will be replaced
+
+    def _identity(self) -> int | None:
+        return self.path.stat().st_ino if self.path.exists() else None
+
+    def new(self) -> list[dict[str, float]]:
+        identity = self._identity()
+        if identity is None or identity == self.old:
+            return []
+        if self.file is None or os.fstat(self.file.fileno()).st_ino != identity:
+            self.file, self.rest = open(self.path), ""  # noqa: SIM115
+        *lines, self.rest = (self.rest + self.file.read()).split("\n")
+        return [json.loads(line) for line in lines]
+
+
+def bar(config: TrainConfig) -> tqdm:
+    """A plain progress bar over the steps, seldom redrawn when nobody watches."""
+    return tqdm(total=config.steps, desc="training", unit="step", mininterval=30 if headless() else 1)

@@ -1,0 +1,235 @@
+"""What the doctor looks for: one small function a diagnosis, from a run's records to a `Diagnosis` or None.
+
+All of them look at the last stretch of steps (`Case.tail`) and use medians, for single batches are noisy. The
+thresholds below separate the sick from the healthy runs of tests/test_doctor.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+from tok1d.config.diagnoses import Diagnosis
+from tok1d.config.schema import NOTEBOOKS, fields
+from tok1d.training.advice import advice
+
+Record = dict[str, float]
+
+LEAST = 4  # records that a complaint must last
+SKIPPED = 3  # steps without a finite gradient
+FALL = 3.0  # dB
+GREY = 6.0  # dB: images in 0 … 1 are never worse reconstructed by plain grey than 10 log10(1 / 0.25)
+EXPLOSION = 100  # times as large as before
+OVERFLOW = 1e4  # times the norm that gradients are clipped to
+DEAD = 1e-9  # of the largest gradient of another part
+SAME_TOKENS = 0.01  # variance of a token over the images, as a share of that over images and positions
+FEW_CODES = 0.02  # perplexity, as a share of the codes that a batch could use
+NO_NATS = 0.05  # of KL divergence, a token
+SAME_IMAGE = 0.05  # variance of reconstructions over the images, as a share of the images' own
+GROWTH = 1.5  # times, from the first to the second half of the last stretch
+SURE = 0.05  # hinge loss, which starts at 1
+APART = 8.0  # logits
+HEAVY = 1000  # times adversarial_weight; VQGAN's adaptive weight ends at 10,000
+WAITING = 0.3  # of the time
+OVER_IMAGES = ("variation", "token_variation")  # are 0 for batches of a single image
+
+
+class Context(NamedTuple):
+    """What the records do not say: the run's parameters, and how many tensors of each part got a gradient
+    (`parameters` of `load_report.json`).
+    """
+
+    params: dict[str, Any]
+    parts: Sequence[dict[str, Any]] = ()
+
+
+class Case:
+    """The records so far, as the checks ask for them."""
+
+    def __init__(self, records: list[Record], context: Context):
+        defaults = {name: field.default for name, field in fields(*NOTEBOOKS["train"]).items()}
+        self.records, self.params, self.parts = records, defaults | context.params, context.parts
+        self.step = records[-1]["step"] if records else 0
+        self.patience = min(max(self.params["steps"] // 100, 50), 1000)  # steps that a complaint must last
+        self.recent = self.tail(records)
+
+    def tail(self, records: list[Record]) -> list[Record]:
+        """The last of `records`: those of the last `patience` steps, but at least `LEAST`; [] while the run,
+        or the list, is shorter than that.
+        """
+        count = 0
+        while count < len(records) and records[-1 - count]["step"] > self.step - self.patience:
+            count += 1
+        short = len(records) < LEAST or self.step < self.patience
+        return [] if short else records[-max(count, LEAST) :]
+
+    def possible(self, record: Record) -> int:
+        """The codes that the batch of a record could use."""
+        p = self.params
+        codebook = math.prod(p["fsq_levels"]) if p["quantizer"] == "fsq" else p["codebook_size"]
+        return min(p["batch_size"] * int(record.get("num_tokens", p["num_latent_tokens"])), codebook)
+
+    def values(self, key: str) -> list[float]:
+        """`key` in the last stretch; [] unless all of it has it."""
+        if key in OVER_IMAGES and self.params["batch_size"] == 1:
+            return []
+        return [r[key] for r in self.recent] if all(key in r for r in self.recent) else []
+
+    def since(self, holds: Callable[[Record], bool]) -> int:
+        """The first step of the unbroken stretch of records, up to now, for which `holds`."""
+        step = self.step
+        for record in reversed(self.records):
+            if not holds(record):
+                break
+            step = record["step"]
+        return int(step)
+
+    def finds(self, name: str, since: int, evidence: str, **facts: Any) -> Diagnosis:
+        return Diagnosis(name, int(since), evidence, advice(name, self.params, **facts))
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+
+
+def nan(case: Case) -> Diagnosis | None:
+    """Steps that were skipped: the only complaint that need not last."""
+    stretch = [r for r in case.records if r["step"] > case.step - case.patience]
+    before = case.records[-len(stretch) - 1] if len(stretch) < len(case.records) else {}
+    first = before.get("skipped", 0)
+    bad = [r for r in stretch if r.get("skipped", 0) > first or not all(map(math.isfinite, r.values()))]
+    skipped = max(stretch[-1].get("skipped", len(bad)) - first, 0) if stretch else 0
+    if skipped < SKIPPED:
+        return None
+    after = f" after step {before['step']:.0f}" if before else ""
+    return case.finds("nan", bad[0]["step"], f"{skipped:.0f} steps were skipped{after}")
+
+
+def diverging(case: Case) -> Diagnosis | None:
+    """PSNR with all tokens, now against the best so far; a discriminator's arrival has a name of its own."""
+    most = max((r.get("num_tokens", 0) for r in case.records), default=0)
+    records = [
+        r for r in case.records if r.get("num_tokens", 0) == most and math.isfinite(r.get("psnr", math.nan))
+    ]
+    last = case.tail(records)
+    if not last:
+        return None
+    now, n = median(r["psnr"] for r in last), len(last)
+    starts = range(0, len(records) - n + 1, max(1, len(records) // 200))
+    best, at = max((median(r["psnr"] for r in records[i : i + n]), -i) for i in starts)
+    peak = records[n // 2 - at]["step"]
+    limit = best - FALL if now <= best - FALL else GREY
+    if now > limit:
+        return None
+    evidence = f"PSNR {now:.1f} dB, under the {GREY:.0f} dB of plain grey"
+    if limit != GREY:
+        evidence = f"PSNR {now:.1f} dB after {best:.1f} dB around step {peak:.0f}"
+    since = case.since(lambda r: r.get("num_tokens", 0) < most or r.get("psnr", math.inf) <= limit)
+    onset = next((r["step"] for r in case.records if "logits_fake" in r), math.inf)
+    return case.finds("gan-onset" if peak <= onset <= since else "diverging", since, evidence)
+
+
+def exploding_gradient(case: Case) -> Diagnosis | None:
+    norms = [norm for norm in case.values("grad_norm") if math.isfinite(norm)]
+    if len(norms) < LEAST:
+        return None
+    earlier = [r["grad_norm"] for r in case.records[: -len(case.recent)] if "grad_norm" in r]
+    usual = median(earlier) if len(earlier) >= LEAST else math.inf
+    clip = case.params["grad_clip"]
+    limit = min(max(EXPLOSION * usual, 10 * clip), OVERFLOW * clip)
+    if median(norms) <= limit:
+        return None
+    before = f" after {usual:.2g}" if len(earlier) >= LEAST else ""
+    evidence = f"gradient norm {median(norms):.2g}{before}; steps are clipped to grad_clip={clip:g}"
+    return case.finds("exploding-gradient", case.since(lambda r: r["grad_norm"] > limit), evidence)
+
+
+def dead_parameters(case: Case) -> Diagnosis | None:
+    for row in case.parts:
+        if row.get("trainable") and not row.get("gradient_not_0", 1):
+            evidence = f"no tensor of the {row['part']} had a gradient other than 0 at step 2"
+            return case.finds("dead-parameters", 2, evidence, part=row["part"])
+    parts = ("encoder", "quantizer", "decoder")
+    for part in parts:
+
+        def dead(record: Record, part: str = part) -> bool:
+            norm = record.get(f"grad_norm_{part}", math.nan)
+            others = [record.get(f"grad_norm_{other}", 0.0) for other in parts if other != part]
+            largest = max(filter(math.isfinite, others), default=0.0)
+            return largest > 0 and f"grad_norm_{part}" in record and not norm > DEAD * largest
+
+        if case.recent and all(map(dead, case.recent)):
+            norm = case.recent[-1][f"grad_norm_{part}"]
+            evidence = f"the {part}'s gradient norm is {norm:.2g}, while other parts' are not"
+            return case.finds("dead-parameters", case.since(dead), evidence, part=part)
+    return None
+
+
+def collapse(case: Case) -> Diagnosis | None:
+    """Tokens that are alike for all images, or a batch that uses next to no codes."""
+    same, nats = case.values("token_variation"), case.values("kl")
+    if same and median(same) < SAME_TOKENS and not nats:
+        since = case.since(lambda r: r.get("token_variation", 1) < SAME_TOKENS)
+        evidence = f"{percent(median(same))} of the tokens' variance is from image to image"
+        if used := case.values("perplexity"):
+            possible = case.possible(case.recent[-1])
+            evidence += f", and a batch uses {median(used):.1f} codes of the {possible:,} that it could"
+        return case.finds("collapse", since, evidence)
+    if nats and median(nats) < NO_NATS:
+        evidence = f"the KL divergence is {median(nats):.2g} nats a token, so tokens are noise"
+        return case.finds("collapse", case.since(lambda r: r.get("kl", 1) < NO_NATS), evidence)
+
+    def few(record: Record) -> bool:
+        return record.get("perplexity", math.inf) < FEW_CODES * case.possible(record)
+
+    if not (case.values("perplexity") and all(map(few, case.recent))):
+        return None
+    last = case.recent[-1]
+    evidence = f"a batch uses {last['perplexity']:.1f} codes of the {case.possible(last):,} that it could"
+    return case.finds("collapse", case.since(few), evidence)
+
+
+def mean_image(case: Case) -> Diagnosis | None:
+    """No variation over the images, once the learning rate is up, and none that is growing."""
+    varies = case.values("variation")
+    if not varies or max(varies) >= SAME_IMAGE or case.step < case.params["warmup_steps"] + case.patience:
+        return None
+    half = len(varies) // 2
+    first, second = median(varies[:half]), median(varies[half:])
+    if second + 1e-6 > GROWTH * (first + 1e-6):
+        return None
+    evidence = f"reconstructions vary {percent(median(varies))} as much as the images do, and no longer more"
+    since = case.since(lambda r: r.get("variation", 1) < SAME_IMAGE)
+    return case.finds("mean-image", since, evidence, collapsed=collapse(case) is not None)
+
+
+def discriminator_winning(case: Case) -> Diagnosis | None:
+    """A hinge loss of nearly 0: every logit is on its side, far beyond the margin of 1."""
+    keys = ("discriminator", "logits_real", "logits_fake", "adaptive_weight")
+    loss, real, fake, weight = (median(case.values(key) or [0.0]) for key in keys)
+    sure = bool(case.values("discriminator")) and loss < SURE and real - fake > APART
+    limit = HEAVY * case.params["adversarial_weight"]
+    if not sure and not (case.params["adaptive_weight"] and weight > limit > 0):
+        return None
+
+    def holds(record: Record) -> bool:
+        return record.get("discriminator", 1) < SURE if sure else record.get("adaptive_weight", 0) > limit
+
+    evidence = f"logits of images {real:.1f}, of reconstructions {fake:.1f}, its loss {loss:.2g}"
+    return case.finds("discriminator-winning", case.since(holds), f"{evidence}, adaptive weight {weight:.2g}")
+
+
+def data_bound(case: Case) -> Diagnosis | None:
+    waits = case.values("loader_wait")
+    if not waits or median(waits) < WAITING:
+        return None
+    evidence = f"the loop waits {median(waits):.0%} of the time"
+    return case.finds("data-bound", case.since(lambda r: r.get("loader_wait", 0) >= WAITING), evidence)
+
+
+CHECKS = (
+    nan, diverging, exploding_gradient, dead_parameters, collapse, mean_image, discriminator_winning,
+    data_bound,
+)  # fmt: skip

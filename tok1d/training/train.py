@@ -1,0 +1,204 @@
+"""The training loop, on one page.
+
+Every random choice of step `s` (images, crops, number of tokens, noise) is a pure function of (seed, s), and
+a checkpoint holds everything else, so a killed run ends with the weights it would have had. A step itself is
+in `tok1d.training.step`, what it minimises in `tok1d.losses.objective`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from tok1d.config.schema import TokenizerConfig, TrainConfig
+from tok1d.data.dataset import Images
+from tok1d.data.loader import Loader
+from tok1d.distributed import Stopped, anywhere, everywhere, is_main, joined, same_everywhere
+from tok1d.headless import headless
+from tok1d.models.load_report import add_parameters
+from tok1d.models.tokenizer import Tokenizer
+from tok1d.runs import Run, RunError
+from tok1d.training.advice import advice
+from tok1d.training.checkpoints import load_checkpoint, save_checkpoint, save_model
+from tok1d.training.initialize import start_model
+from tok1d.training.logbook import Logbook
+from tok1d.training.optim import set_learning_rate
+from tok1d.training.parallelize import wrap
+from tok1d.training.processes import start_them, train_in_processes
+from tok1d.training.speed import tune
+from tok1d.training.state import State
+from tok1d.training.step import train_step
+
+SETBACK = 0.3  # the learning rate's factor after going back to a checkpoint
+
+
+def train(
+    run: Run,
+    images: Images,
+    tokenizer_config: TokenizerConfig,
+    config: TrainConfig,
+    on_log: Callable[[dict[str, float]], None] = lambda record: None,
+) -> Tokenizer:
+    """Train a tokenizer in `run`'s folder, from where it was left; a finished one is only loaded.
+
+    Returns the averaged (EMA) weights, in eval mode. `on_log` receives each record of `metrics.jsonl`. With
+    `num_processes` this process only starts those that train.
+    """
+    start = start_them(config)
+    with joined(), stop_signals() as stop:
+        if anywhere(run.has_model):
+            print(f"{run.path} is trained already: loading it")
+        elif start:
+            train_in_processes(run, config, images.fingerprint, stop, on_log)
+        else:
+            with run.lock():
+                return loop(run, images, tokenizer_config, config, on_log, stop)
+        return Tokenizer.from_pretrained(run / "model").eval()
+
+
+def loop(
+    run: Run,
+    images: Images,
+    tokenizer_config: TokenizerConfig,
+    config: TrainConfig,
+    on_log: Callable,
+    stop: list,
+) -> Tokenizer:
+    """`train` with the folder locked; a `stop` that is no longer empty ends it after a checkpoint."""
+    accelerator = Accelerator(mixed_precision=precision(config))
+    rank, world = accelerator.process_index, accelerator.num_processes
+    torch.manual_seed(config.seed)
+    model = Tokenizer(tokenizer_config)
+    start_model(run, model, config)
+    state = State.new(model, config, accelerator.device)
+    tune(state.model, state.objective, config)
+    if not everywhere(continued(run, state)):
+        save_checkpoint(run, state)  # to go back to; and a full disk shows now, not hours from now
+    network = wrap(state.model, accelerator)
+    logbook = Logbook(run, state, config, on_log)
+    run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.facts)
+
+    with Loader(images, config, accelerator.device, rank, world, state.step) as loader:
+        for _ in progress(state, config.steps):
+            set_learning_rate(state.optimizers, state.step, config, SETBACK ** state.counts["setbacks"])
+            torch.manual_seed(hash((config.seed, state.step, rank)) % 2**63)
+            logged = (state.step + 1) % config.log_every == 0 or state.step + 1 == config.steps
+            parts = loader.parts(state.step)
+            num_tokens = sample_num_tokens(state.step, tokenizer_config, config)
+            report = report_learning(run, state, config)
+            record = train_step(state, network, parts, num_tokens, config, accelerator, logged, report)
+            state.counts["step"] += 1
+            if state.counts["in_a_row"] >= config.nan_patience:
+                go_back(run, state, logbook)
+                continue
+            if logged:
+                lr = state.of_model[-1].param_groups[0]["lr"]
+                record = {"step": state.step, "num_tokens": num_tokens, "lr": lr} | record
+                record["skipped"] = state.counts["skipped"]
+                logbook.write(record, loader.waited)
+            stopping = anywhere(bool(stop))
+            due = state.step % config.checkpoint_every == 0 or state.step == config.steps or stopping
+            if due and not state.counts["in_a_row"]:
+                state.counts["seconds"] = logbook.seconds
+                save_checkpoint(run, state)
+            if stopping and state.step < config.steps:
+                raise Stopped(f"stopped at step {state.step}; the same command continues from there")
+    save_model(run, state.ema)
+    run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.facts)
+    return state.ema.eval()
+
+
+def continued(run: Run, state: State) -> bool:
+    """Fill `state` from the run's checkpoint; False if there is none."""
+    found = load_checkpoint(run, state)
+    if not same_everywhere(state.step):
+        raise RunError(
+            f"the processes do not find the same checkpoint in {run.path}: "
+            f"type outputs=FOLDER, a folder that all nodes share"
+        )
+    return found
+
+
+def report_learning(run: Run, state: State, config: TrainConfig) -> Callable[[], None]:
+    """Once, with gradients there: which weights learn. Not at step 0, where a head that starts at 0 lets no
+    gradient through.
+    """
+    if state.step != min(1, config.steps - 1):
+        return lambda: None
+    return lambda: add_parameters(run, state.model, state.of_model)
+
+
+def go_back(run: Run, state: State, logbook: Logbook) -> None:
+    """Restore the last checkpoint after too many steps without a finite gradient, and learn more slowly from
+    there; the second time give up.
+    """
+    step, setbacks, skipped = state.step, state.counts["setbacks"], state.counts["skipped"]
+    evidence = f"{state.counts['in_a_row']} steps in a row, up to step {step}, had no finite gradient"
+    if setbacks:
+        raise RunError(
+            f"nan: {evidence}, again after a lower learning rate: {advice('nan', run.params)}, "
+            f"and another run=NAME"
+        )
+    load_checkpoint(run, state)
+    state.counts |= {"setbacks": setbacks + 1, "skipped": skipped, "in_a_row": 0}
+    print(f"{evidence}: back to step {state.step}, from there at {SETBACK} of the learning rate")
+    logbook.went_back(evidence, step)
+
+
+def precision(config: TrainConfig) -> str:
+    if config.mixed_precision == "auto":
+        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    return config.mixed_precision
+
+
+def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig) -> int:
+    """How many tokens step `step` keeps: all K, or once an elastic tokenizer has learned to use them a random
+    prefix.
+
+    Counts are drawn from 1, 2, 4 … K (nested dropout, Rippel et al. 2014; powers of two as in FlexTok,
+    arXiv:2502.13967). All tokens for the first 40 % of the steps is the best of the schedules tried: toy
+    roads at 64 px, 32 tokens, 300 steps of muon, mean PSNR of 1, 8 and 32 tokens 20.55 dB; after 20 % 20.44,
+    after 10 % 20.28, from step 0 20.27 dB. `python -m benchmarks.elastic_schedules` draws the loss against
+    the step: outputs/published/elastic-schedules.png.
+    """
+    if not tokenizer.elastic or step < config.elastic_full_share * config.steps:
+        return tokenizer.num_latent_tokens
+    return int(np.random.default_rng((config.seed, 2, step)).choice(tokenizer.token_counts))
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Turn Ctrl-C, a kernel interrupt and SIGTERM into a list that is no longer empty: the step ends, then we
+    stop.
+    """
+    received: list[int] = []
+    try:
+        old = {
+            s: signal.signal(s, lambda number, frame: received.append(number))
+            for s in (signal.SIGINT, signal.SIGTERM)
+        }
+    except ValueError:  # not in the main thread, where signals are somebody else's
+        old = {}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def progress(state: State, steps: int) -> Iterator[int]:
+    """Go on until `state` is at `steps`, with a plain progress bar, seldom redrawn when nobody watches."""
+    bar = tqdm(
+        total=steps, initial=state.step, desc="training", unit="step", mininterval=30 if headless() else 1,
+        disable=not is_main(),
+    )  # fmt: skip
+    with bar:
+        while state.step < steps:
+            yield state.step
+            bar.update(state.step - bar.n)
