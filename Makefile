@@ -52,6 +52,7 @@ lint: env
 	@echo "== format and lint, notebooks too"
 	@ruff format --check .
 	@ruff check .
+	@lint-imports --no-cache >/dev/null || lint-imports --no-cache
 	@nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
 
 lab: env

@@ -31,7 +31,7 @@ from PIL import Image
 
 from benchmarks.silent_choices import photographs
 from tok1d.config.schema import EvalConfig, TokenizerConfig
-from tok1d.data.batches import Images
+from tok1d.data.dataset import Images
 from tok1d.data.toy_roads.draw import draw
 from tok1d.evaluation.evaluate import evaluate, reconstruct
 from tok1d.models.tokenizer import Tokenizer

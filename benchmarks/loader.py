@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the processes that measure import what they need
     from torch import Tensor
 
-    from tok1d.data.batches import Images
+    from tok1d.data.dataset import Images
 
 SIZE, BATCH, TURNS = 256, 32, 3
 WIDTH, HEIGHT = 1280, 720

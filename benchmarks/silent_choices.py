@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from tok1d.config.schema import EvalConfig
-from tok1d.data.batches import Images, to_float, to_uint8
+from tok1d.data.dataset import Images, to_float, to_uint8
 from tok1d.data.decode import SUFFIXES, read_image, resize
 from tok1d.evaluation.card import differences
 from tok1d.evaluation.evaluate import UINT8, Saving, evaluate

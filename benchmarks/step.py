@@ -31,7 +31,7 @@ from tok1d.data.dataset import load_data, to_float
 from tok1d.data.loader import Loader
 from tok1d.models.flops import PEAKS, forward_flops
 from tok1d.models.tokenizer import Tokenizer
-from tok1d.training.speed import tune
+from tok1d.training.parallelize import tune
 from tok1d.training.state import State
 from tok1d.training.step import train_step, update
 

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 from workbench import CI, REPO
 
+pytest_plugins = ["figure_runs"]  # fixtures of several folders
+
 SHARED = REPO.parent / "shared"
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tok1d.config.parse import parse, read_params
 from tok1d.config.schema import NOTEBOOKS, ConfigError, EvalConfig, fields
-from tok1d.runs import TRY_AGAIN, Lost, RunError
+from tok1d.runs import TRY_AGAIN, Lost, Run, RunError
 from tok1d.system import no_space
 
 
@@ -144,8 +146,8 @@ def _params_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from tok1d.following import follow
     from tok1d.jupyter.execute import execute
+    from tok1d.system import follow
 
     follow()
     execute(args.notebook, _params_of(args), args.limit, args.grace)
@@ -166,9 +168,9 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 def _prefetch(args: argparse.Namespace) -> None:
-    from tok1d.evaluation.metric_weights import metric_weights
-    from tok1d.losses.loss_weights import loss_weights
-    from tok1d.models.parents import on_hub, read_parent
+    from tok1d.evaluation.features import metric_weights
+    from tok1d.losses.frozen import loss_weights
+    from tok1d.models.finetune import on_hub, read_parent
     from tok1d.models.weights import read_weights
 
     texts = [text for text in args.params if "=" in text and not Path(text).exists()]
@@ -206,8 +208,8 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from tok1d.evaluation.runs import evaluate_command
-    from tok1d.following import follow
+
+    from tok1d.system import follow
 
     follow()
     (config,) = parse(_params_of(args), EvalConfig)
@@ -238,9 +240,9 @@ def _sweep(args: argparse.Namespace) -> int:
     if complete(plan) and not args.dry_run:
         print(f"{plan.folder} is finished, nothing to do")
         return 0
-    from tok1d.sweeps.run import describe, run_sweep
+    from tok1d.sweeps.run import dry_run, run_sweep
 
-    return describe(plan, args.site) if args.dry_run else run_sweep(plan, args.site)
+    return dry_run(plan, args.site) if args.dry_run else run_sweep(plan, args.site)
 
 
 def _watch(args: argparse.Namespace) -> None:
@@ -250,7 +252,7 @@ def _watch(args: argparse.Namespace) -> None:
 
 
 def _figures(args: argparse.Namespace) -> int:
-    from tok1d.sweeps.redraw import redraw_all
+    from tok1d.sweeps.publish import redraw_all
 
     return redraw_all(args.folder, _params_of(args))
 
@@ -270,6 +272,28 @@ def _params(args: argparse.Namespace) -> None:
             default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
             print(f"{name}: {'' if default == '' else default}  # {field.description}")
         print()
+
+
+def evaluate_command(folders: list[Path], config: EvalConfig, data: str) -> Iterator[str]:
+    """`tok1d evaluate`: each run's numbers as lines, then the differences of the others from the first.
+
+    Raises `RunError` when their cards differ.
+    """
+    from tok1d.evaluation.card import same_card
+    from tok1d.evaluation.runs import compare, evaluate_run
+    from tok1d.jupyter.tables import lines
+
+    runs = [Run(folder).finished for folder in folders]
+    width = shutil.get_terminal_size((110, 24)).columns
+    for run in runs:
+        evaluation = evaluate_run(run, config, data)
+        yield f"{run.path}: {evaluation['card']['images']} images"
+        yield from lines(evaluation["results"], width)
+        yield from (f"note: {warning}" for warning in evaluation["warnings"])
+    same_card(runs)
+    for run in runs[1:]:
+        yield f"{run.path} minus {runs[0].path}, over the same images"
+        yield from lines(compare(runs[0], run, config), width)
 
 
 if __name__ == "__main__":

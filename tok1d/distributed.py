@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 
 import torch
@@ -99,7 +100,7 @@ class Elsewhere(RuntimeError):
 
 
 def launched() -> bool:
-    """Whether a launcher (torchrun, accelerate, srun, `tok1d.training.processes`) started several of us."""
+    """Whether a launcher (torchrun, accelerate, srun, `tok1d.training.launch`) started several of us."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
@@ -192,3 +193,28 @@ def in_turn() -> Iterator[None]:
 def _go_on(done: bool) -> None:
     if not everywhere(done):
         raise Elsewhere("another process failed")
+
+
+def slurm_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """What torchrun would set, for a task of an srun with several; empty elsewhere, and under torchrun."""
+    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) == 1 or "RANK" in env:
+        return {}
+    node = "127.0.0.1" if env.get("SLURM_STEP_NUM_NODES") == "1" else first_node(env["SLURM_STEP_NODELIST"])
+    return {
+        "RANK": env["SLURM_PROCID"],
+        "LOCAL_RANK": env["SLURM_LOCALID"],
+        "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_WORLD_SIZE": env["SLURM_STEP_TASKS_PER_NODE"].split("(")[0].split(",")[0],
+        "MASTER_ADDR": env.get("MASTER_ADDR") or node,
+        "MASTER_PORT": env.get("MASTER_PORT") or str(port(env)),
+    }
+
+
+def first_node(nodes: str) -> str:
+    """`gpu[07-09,12],login2` -> `gpu07`: the first name of Slurm's short form of a list."""
+    return re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
+
+
+def port(env: Mapping[str, str]) -> int:
+    """The same in all tasks of a job's step, another in the steps beside it; below what systems hand out."""
+    return 15_000 + (int(env["SLURM_JOB_ID"]) * 101 + int(env["SLURM_STEP_ID"])) % 15_000

@@ -1,10 +1,14 @@
-"""Files that are never half written, and locks that end with their process."""
+"""What the operating system is asked for: files that are never half written, locks that end with their
+process, processes that end with the one that started them.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,3 +51,34 @@ def locked(handle: IO, patience: float = 0) -> bool:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.2)
+
+
+FOLLOWS = "TOK1D_FOLLOWS"  # set: end when standard input is closed
+GRACE = 120.0  # seconds for a step and a checkpoint, before a process that was asked to stop is killed
+
+
+def follow() -> None:
+    """If `FOLLOWS` is set, send this process SIGTERM once its standard input is closed, so that it can write
+    a checkpoint, and SIGKILL `GRACE` seconds later.
+    """
+    if os.environ.pop(FOLLOWS, None):
+        threading.Thread(target=_until_closed, daemon=True).start()
+
+
+def _until_closed() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_with(pid: int) -> None:
+    """End this process, at once, when process `pid`, which started it, has ended."""
+    threading.Thread(target=_until_orphaned, args=(pid,), daemon=True).start()
+
+
+def _until_orphaned(pid: int) -> None:
+    while os.getppid() == pid:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)

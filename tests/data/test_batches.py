@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 import torch
-from test_data import load, run
+from caches import load, run
 
 
 def numbers(batch: torch.Tensor) -> list[int]:

@@ -5,22 +5,17 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from caches import load, run
 from PIL import Image
 
 from tok1d.config.schema import ConfigError, DataConfig
-from tok1d.data.dataset import load_data, load_images
+from tok1d.data.dataset import load_images
 from tok1d.data.decode import centre_crop, resize
 from tok1d.data.sources import find_sources
-
-
-def load(data, cache, size: int = 16):
-    """The training images of a folder."""
-    return load_data(DataConfig(data=data, val_data="toy-roads", toy_val_images=1), size, cache)[0]
 
 
 def source_of(data):
@@ -29,20 +24,6 @@ def source_of(data):
 
 def folders(cache: Path) -> list[Path]:
     return sorted(path for path in cache.iterdir() if not path.name.startswith("."))
-
-
-HEAD = """
-import hashlib, os, signal, sys, time
-from tok1d.config.schema import DataConfig
-from tok1d.data.dataset import load_data, load_images
-from tok1d.data.sources import find_sources
-config = DataConfig(data=sys.argv[1], val_data="toy-roads", toy_val_images=1)
-"""
-
-
-def run(program: str, *args, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", HEAD + program, *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 # ---- pixels ----

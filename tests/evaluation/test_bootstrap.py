@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tok1d.evaluation import set_numbers as numbers
+from tok1d.evaluation import set_metrics as numbers
 from tok1d.evaluation.bootstrap import (
     deviations,
     interval_by_halves,
@@ -12,9 +12,8 @@ from tok1d.evaluation.bootstrap import (
     interval_of_mean,
     interval_of_sum,
 )
-from tok1d.evaluation.distances import frechet, kid
-from tok1d.evaluation.influence import frechet_influence, kid_influence
-from tok1d.evaluation.set_numbers import set_numbers
+from tok1d.evaluation.distances import frechet, frechet_influence, kid, kid_influence
+from tok1d.evaluation.set_metrics import set_numbers
 
 REPEATS, TRUTH = 500, 4000
 DIM = 4

@@ -7,8 +7,9 @@ import torch
 from patients import start_run
 
 from tok1d.config.schema import TokenizerConfig
-from tok1d.evaluation.card import differences, model_sha256, same_card
+from tok1d.evaluation.card import differences, same_card
 from tok1d.models.tokenizer import Tokenizer
+from tok1d.models.weights import model_sha256
 from tok1d.runs import RunError
 
 CARD = {

@@ -6,7 +6,7 @@ import time
 import pandas as pd
 import pytest
 import torch
-from test_evaluate import Means, build, roads
+from evaluating import Means, build, roads
 
 from tok1d.config.schema import EvalConfig
 from tok1d.evaluation.evaluate import evaluate

@@ -1,49 +1,22 @@
 """What an evaluation measures, of our tokenizers and of anybody's; numbers against other code."""
 
 import io
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from evaluating import Means, Roads, build, roads
 from PIL import Image
 from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
     structural_similarity_index_measure,
 )
 
-from tok1d.config.schema import ConfigError, EvalConfig, TokenizerConfig
-from tok1d.data.batches import Images, to_float
-from tok1d.data.toy_roads.draw import draw
+from tok1d.config.schema import ConfigError, EvalConfig
+from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import evaluate, reconstruct
 from tok1d.evaluation.image_metrics import ms_ssim, psnr, ssim
-from tok1d.models.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class Roads(Images):
-    """Toy roads by index, of which the first is `start`."""
-
-    start: int = 0
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return np.asarray(draw(self.start + i, self.size))
-
-
-def roads(count: int, size: int = 32, start: int = 0) -> Roads:
-    names = [f"toy-{start + i}" for i in range(count)]
-    return Roads(size, names, None, f"roads-{start}-{count}", {}, start)
-
-
-def build(**config) -> Tokenizer:
-    torch.manual_seed(0)
-    small = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
-    tokenizer = Tokenizer(TokenizerConfig(**small | {"elastic": True} | config)).eval()
-    with torch.no_grad():  # the pixel head starts at 0
-        for p in tokenizer.decoder.parameters():
-            p += 0.05 * torch.randn_like(p)
-    return tokenizer
 
 
 class Jpeg:
@@ -60,19 +33,6 @@ class Jpeg:
     def decode(self, files):
         pictures = [np.asarray(Image.open(io.BytesIO(file))) for file in files]
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
-
-
-class Means:
-    """A peer's tokenizer: ids of the mean grey in k columns, of 16 levels."""
-
-    name, token_counts, codebook_size = "means", (2, 4), 16
-
-    def encode(self, images, num_tokens):
-        columns = images.mean((1, 2)).unfold(1, 32 // num_tokens, 32 // num_tokens).mean(2)
-        return (columns * 15).round().long()
-
-    def decode(self, ids):
-        return (ids / 15).repeat_interleave(32 // ids.shape[1], 1)[:, None, None].expand(-1, 3, 32, -1)
 
 
 @pytest.mark.parametrize("size", [16, 176])

@@ -6,37 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from evaluating import FAST, TINY, finished_run
 
 from tok1d.cli import main
 from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS, ConfigError, EvalConfig, TokenizerConfig
+from tok1d.config.schema import NOTEBOOKS, ConfigError, EvalConfig
 from tok1d.data.dataset import to_float
-from tok1d.evaluation.comparison import compare
 from tok1d.evaluation.image_metrics import psnr
-from tok1d.evaluation.runs import evaluate_run, evaluation_images, worst
+from tok1d.evaluation.runs import compare, evaluate_run, evaluation_images, worst
 from tok1d.jupyter.tables import lines
-from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, RunError
-
-TINY = dict(
-    image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4, elastic=True,
-    toy_images=2, toy_val_images=12,
-)  # fmt: skip
-FAST = EvalConfig(resamples=100)
-
-
-def finished_run(outputs, name: str, seed: int = 0, **params) -> Run:
-    """A run with random weights, as if it had been trained."""
-    configs = parse(TINY | params | {"outputs": outputs, "run": name}, *NOTEBOOKS["train"])
-    run = Run.start(*configs)
-    torch.manual_seed(seed)
-    tokenizer = Tokenizer(next(c for c in configs if isinstance(c, TokenizerConfig)))
-    with torch.no_grad():
-        for p in tokenizer.decoder.parameters():
-            p += 0.05 * torch.randn_like(p)
-    tokenizer.save_pretrained(run / "model")
-    run.finish()
-    return run
 
 
 def evaluated(*arguments) -> int:

@@ -11,8 +11,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
 from tok1d.config.schema import ConfigError
 from tok1d.evaluation.distances import frechet
-from tok1d.evaluation.feature_store import FeatureStore
-from tok1d.evaluation.features import Extractor, build_extractor, extractor_weights
+from tok1d.evaluation.features import Extractor, FeatureStore, build_extractor, extractor_weights
 
 
 @pytest.fixture(autouse=True)

@@ -4,16 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_evaluate import build, roads
-from test_evaluate_runs import finished_run
+from evaluating import build, finished_run, roads
 
 from tok1d.cli import main
 from tok1d.config.schema import EvalConfig
-from tok1d.evaluation.comparison import compare
 from tok1d.evaluation.distances import frechet
 from tok1d.evaluation.evaluate import evaluate, reconstruct
 from tok1d.evaluation.features import Extractor, build_extractor
-from tok1d.evaluation.runs import evaluate_run, worst
+from tok1d.evaluation.runs import compare, evaluate_run, worst
 
 N = 6
 

@@ -1,15 +1,14 @@
 """Rate and distortion, and what the tokens say: what is drawn is what was measured."""
 
 import pytest
+from evaluating import FAST, build, finished_run, roads
 from PIL import Image
-from test_evaluate import build, roads
-from test_evaluate_runs import FAST, finished_run
 
-from tok1d.config.metrics import NUMBERS
+from tok1d.config.registry import NUMBERS
 from tok1d.config.schema import ConfigError
 from tok1d.evaluation.runs import evaluate_run, evaluation_images
-from tok1d.figures import codebook as codebook_report
-from tok1d.figures import rate_distortion
+from tok1d.evaluation.tokens import token_ids
+from tok1d.figures import codebook, rate_distortion
 from tok1d.figures.quality import quality
 from tok1d.jupyter.tables import lines, table
 from tok1d.runs import RunError
@@ -51,28 +50,28 @@ def test_tokens_beside_codecs_of_the_same_images(run):
 
 def test_the_id_matrix_and_positions_are_those_of_the_images(run):
     tokenizer, images = build(), roads(6)
-    ids = codebook_report.token_ids(tokenizer, images, batch_size=4)
+    ids = token_ids(tokenizer, images, batch_size=4)
     assert ids.shape == (6, 8)
-    _, drawn = codebook_report.id_matrix(run, ids)
+    _, drawn = codebook.id_matrix(run, ids)
     assert [row["ids"] for row in drawn] == ids.tolist()
-    _, drawn = codebook_report.usage_histogram(run, ids, tokenizer.quantizer.codebook_size)
+    _, drawn = codebook.usage_histogram(run, ids, tokenizer.quantizer.codebook_size)
     assert sum(row["share"] for row in drawn) == pytest.approx(1)
-    _, drawn = codebook_report.positions(run)
+    _, drawn = codebook.positions(run)
     assert [row["entropy"] for row in drawn] == run.evaluation["positions"]["4"]["entropy"]
-    _, drawn = codebook_report.images_of_codes(run, ids, images)
+    _, drawn = codebook.images_of_codes(run, ids, images)
     for row in drawn:
         assert (ids[row["images"], row["position"] - 1] == row["code"]).all() and row["images"]
     with pytest.raises(ConfigError, match="no ids"):
-        codebook_report.token_ids(build(quantizer="kl"), images)
+        token_ids(build(quantizer="kl"), images)
 
 
 def test_effects_are_of_the_swapped_token_alone(run):
     tokenizer, originals = build(), roads(3).centre(range(3))
-    maps = codebook_report.effects(tokenizer, originals, [0, 7])
+    maps = codebook.effects(tokenizer, originals, [0, 7])
     assert maps.shape == (2, 3, 32, 32) and (maps >= 0).all() and maps.max() > 0
     alike = originals[:1].expand(2, -1, -1, -1)  # the next image has the same tokens
-    assert codebook_report.effects(tokenizer, alike, [0]).max() < 1e-5
-    figure, drawn = codebook_report.effect_maps(run, tokenizer, originals)
+    assert codebook.effects(tokenizer, alike, [0]).max() < 1e-5
+    figure, drawn = codebook.effect_maps(run, tokenizer, originals)
     assert [row["position"] for row in drawn] == [1, 2, 3, 5, 8] and len(figure.axes) == 3 * 6
 
 

@@ -15,10 +15,9 @@ import yaml
 from browser import chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
 from workbench import ENV, REPO, TINY, command, tok1d_run, train_tiny
 
-from tok1d.config.parse import parse, read_params
+from tok1d.config.parse import assigned, parse, read_params
 from tok1d.config.schema import NOTEBOOKS
 from tok1d.figures.draw import FIGURES
-from tok1d.jupyter.execute import assigned
 from tok1d.runs import Run
 
 SHIPPED = sorted((REPO / "notebooks").glob("*.ipynb"))

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor
 
 from tok1d.config.schema import ConfigError, LossConfig, TokenizerConfig
 from tok1d.losses.alignment import build_alignment
-from tok1d.losses.loss_weights import loss_weights
+from tok1d.losses.frozen import loss_weights
 from tok1d.models.tokenizer import Tokenizer
 
 TINY = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)

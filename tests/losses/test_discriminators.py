@@ -14,7 +14,7 @@ from torchvision.transforms.functional import to_tensor
 
 from tok1d.config.schema import ConfigError, LossConfig
 from tok1d.data.toy_roads.draw import draw
-from tok1d.losses.discriminators import PatchGAN, build_discriminator
+from tok1d.losses.adversarial import PatchGAN, build_discriminator
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tok1d.config.schema import LossConfig
-from tok1d.losses.pixel import charbonnier, pixel_loss, pixel_terms
+from tok1d.losses.objective import charbonnier, pixel_loss, pixel_terms
 
 A, B = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -5,8 +5,7 @@ import torch
 
 from tok1d.config.schema import TokenizerConfig, TrainConfig
 from tok1d.losses.adversarial import LeCam, hinge_discriminator
-from tok1d.losses.objective import Objective
-from tok1d.losses.pixel import charbonnier
+from tok1d.losses.objective import Objective, charbonnier
 from tok1d.models.tokenizer import Tokenizer
 
 SMALL = TokenizerConfig(

@@ -16,7 +16,7 @@ from torchvision.transforms.functional import center_crop, gaussian_blur, pil_to
 from workbench import ENV, REPO
 
 from tok1d.config.schema import ConfigError, LossConfig
-from tok1d.losses.loss_weights import VGG16_SHA256, loss_weights
+from tok1d.losses.frozen import VGG16_SHA256, loss_weights
 from tok1d.losses.perceptual import VGG16, build_perceptual
 
 CONVNET = "timm:test_convnext"  # of 0.3 million parameters

@@ -10,7 +10,7 @@ from transformers.models.janus.modeling_janus import JanusVQVAEDecoder
 from tok1d.config.parse import parse
 from tok1d.config.schema import ConfigError, TokenizerConfig, TrainConfig
 from tok1d.data.toy_roads.draw import draw
-from tok1d.models.cnn_decoder import Attention, CNNDecoder, ResBlock, Upsample
+from tok1d.models.decoder import Attention, CNNDecoder, ResBlock, Upsample
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers, is_map
 

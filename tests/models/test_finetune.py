@@ -15,8 +15,8 @@ from tok1d.config.schema import (
 )
 from tok1d.data.dataset import load_data, to_float
 from tok1d.evaluation.evaluate import evaluate
+from tok1d.jupyter.tables import explanations, summary
 from tok1d.models.finetune import start_from
-from tok1d.models.load_report import explanations, summary
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers, set_learning_rate
 

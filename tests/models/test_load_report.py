@@ -13,9 +13,10 @@ from workbench import REPO, train_tiny
 from tok1d.config.parse import parse, read_params
 from tok1d.config.schema import NOTEBOOKS, ConfigError, StartConfig, TokenizerConfig, TrainConfig
 from tok1d.models.encoder import Encoder
-from tok1d.models.load_report import anatomy, compare, fairness, parameters, start_encoder
+from tok1d.models.pretrained import anatomy, compare, fairness, start_encoder
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
+from tok1d.training.initialize import parameters
 from tok1d.training.optim import build_optimizers, set_learning_rate
 
 TINY = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
@@ -119,7 +120,7 @@ def test_an_encoder_that_computes_something_else_stops_the_run(dinov2, damage, m
     path, config = dinov2
     encoder = Encoder(config)
     seen = []
-    monkeypatch.setattr("tok1d.models.load_report.compare", lambda *arguments: seen.extend(arguments) or {})
+    monkeypatch.setattr("tok1d.models.pretrained.compare", lambda *arguments: seen.extend(arguments) or {})
     start_encoder(encoder, config, StartConfig(encoder_weights=str(path)))
     assert compare(*seen)["least"] > 0.9999
     with torch.no_grad():

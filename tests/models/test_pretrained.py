@@ -14,8 +14,7 @@ from torchvision.transforms.functional import to_tensor
 from tok1d.config.schema import StartConfig, TokenizerConfig
 from tok1d.data.toy_roads.draw import draw
 from tok1d.models.encoder import Encoder
-from tok1d.models.load_report import start_encoder
-from tok1d.models.pretrained import convert
+from tok1d.models.pretrained import convert, start_encoder
 
 SMALL = dict(image_size=64, patch_size=16, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
 

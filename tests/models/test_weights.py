@@ -15,9 +15,8 @@ from workbench import ENV, REPO, tok1d_run
 
 from tok1d.config.schema import ConfigError, StartConfig, TokenizerConfig
 from tok1d.models.encoder import Encoder
-from tok1d.models.hub import hub_file, reachable
-from tok1d.models.load_report import start_encoder
-from tok1d.models.weights import locate
+from tok1d.models.pretrained import start_encoder
+from tok1d.models.weights import hub_file, locate, reachable
 
 SMALL = TokenizerConfig(image_size=64, encoder_size="nano", decoder_size="nano", encoder_init="mae")
 

@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from test_figures import drawn, made  # noqa: F401
+from figure_runs import drawn
 from workbench import REPO
 
 from tok1d.cli import main
@@ -31,9 +31,9 @@ def test_published_figures_name_runs_and_cards_and_no_machine():
 
 
 @pytest.fixture
-def sweep(made, tmp_path):  # noqa: F811
+def sweep(figure_sweep, tmp_path):
     folder = tmp_path / "sweep"
-    shutil.copytree(made, folder)
+    shutil.copytree(figure_sweep, folder)
     rows = []
     for label, members in series_of(find_runs(folder)):
         for run in members:

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from test_evaluate_runs import finished_run
+from evaluating import finished_run
 from workbench import REPO
 
-from tok1d.sweeps.after_run import left
+from tok1d.sweeps.after import left
 from tok1d.sweeps.cell import CellFailed, run_cell
 from tok1d.sweeps.plan import SweepConfig
 

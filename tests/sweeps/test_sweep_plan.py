@@ -10,8 +10,7 @@ from workbench import ENV, REPO
 
 from tok1d.config.schema import ConfigError
 from tok1d.models.flops import forward_flops
-from tok1d.sweeps.dry_run import missing
-from tok1d.sweeps.estimate import estimate, training_flops
+from tok1d.sweeps.dry_run import estimate, missing, training_flops
 from tok1d.sweeps.plan import read_plan
 from tok1d.sweeps.table import as_text, lengths, rows
 

@@ -6,8 +6,8 @@ import pytest
 from patients import COLLAPSED, PLAYING, WELL, at, records, start_run, write
 
 from tok1d.cli import main
-from tok1d.config.diagnoses import DIAGNOSES
 from tok1d.config.parse import parse
+from tok1d.config.registry import DIAGNOSES
 from tok1d.config.schema import NOTEBOOKS, ConfigError
 from tok1d.runs import Run
 from tok1d.training.doctor import MOST, Doctor, examine, read_diagnoses, write_diagnoses

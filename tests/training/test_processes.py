@@ -11,28 +11,11 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from several import EVERYTHING, arguments, assert_close, last_step, train_alone
 from workbench import ENV, REPO
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS
-from tok1d.data.dataset import load_data
 from tok1d.runs import Run
-from tok1d.training.processes import STOPPED
-from tok1d.training.train import train
-
-EVERYTHING = dict(
-    image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4, elastic=True,
-    toy_images=40, toy_val_images=4, steps=50, batch_size=8, accumulate=2, log_every=1, checkpoint_every=7,
-    quantizer="vq", codebook_size=32, entropy_weight=0.01, entropy_decay_steps=40, l1_weight=1.0,
-    adversarial_weight=0.1, lecam_weight=0.01, discriminator_start=5, discriminator_ramp=10,
-    optimizer="adamw", lr=1e-4, discriminator_lr=1e-5, warmup_steps=5,
-)  # fmt: skip
-
-
-def arguments(outputs: Path, **params) -> list[str]:
-    """`tok1d train` with everything on."""
-    pairs = (EVERYTHING | dict(sweep="runs", run="run", outputs=outputs) | params).items()
-    return ["train", *(text for name, value in pairs for text in ("-p", f"{name}={value}"))]
+from tok1d.training.launch import STOPPED
 
 
 def tok1d(outputs: Path, **params) -> list[str]:
@@ -45,15 +28,6 @@ def finish(command: list[str], status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def train_alone(outputs: Path, **params) -> Run:
-    """The same in this very process."""
-    params = EVERYTHING | dict(sweep="runs", run="run", outputs=str(outputs)) | params
-    configs = parse(params, *NOTEBOOKS["train"])
-    run = Run.start(*configs)
-    train(run, load_data(configs[1], 16, run.cache)[0], configs[2], configs[3])
-    return run
-
-
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     return train_alone(tmp_path_factory.mktemp("one"))
@@ -64,18 +38,6 @@ def two(tmp_path_factory):
     outputs = tmp_path_factory.mktemp("two")
     print(finish(tok1d(outputs, num_processes=2)))
     return Run(outputs / "runs" / "run")
-
-
-def assert_close(run: Run, other: Run) -> None:
-    """The curves to 1e-4, of what the adversarial game does not make chaotic."""
-    assert len(run.metrics) == len(other.metrics) == EVERYTHING["steps"]
-    for mine, theirs in zip(run.metrics, other.metrics, strict=True):
-        assert mine.keys() == theirs.keys()
-        for name in ("loss", "l1", "l2", "psnr", "quantizer", "perplexity", "num_tokens", "lr"):
-            assert mine[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-4), (name, mine["step"])
-    weights, others = (load_file(r / "model" / "model.safetensors") for r in (run, other))
-    for name in weights:
-        torch.testing.assert_close(weights[name], others[name], rtol=1e-2, atol=1e-3)
 
 
 def assert_same(run: Run, other: Run) -> None:
@@ -106,10 +68,6 @@ def begin(outputs: Path, at_step: int, **params) -> tuple[psutil.Process, list[p
     children = [child for child in process.children() if "train" in child.cmdline()]
     assert len(children) == 2
     return process, children
-
-
-def last_step(outputs: Path) -> int:
-    return torch.load(outputs / "runs" / "run" / "last.ckpt", weights_only=True)["counts"]["step"]
 
 
 def test_killed_orphaned_and_stopped_they_go_on_to_the_same_bits(one, two, tmp_path):

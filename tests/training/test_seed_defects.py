@@ -19,7 +19,7 @@ from tok1d.config.parse import parse
 from tok1d.config.schema import NOTEBOOKS, StartConfig, TokenizerConfig, TrainConfig
 from tok1d.data.dataset import load_data
 from tok1d.models.encoder import Encoder
-from tok1d.models.load_report import anatomy, start_encoder
+from tok1d.models.pretrained import anatomy, start_encoder
 from tok1d.models.quantizers import QUANTIZERS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import slurm
-from test_processes import EVERYTHING, arguments, assert_close, last_step, train_alone
+from several import EVERYTHING, arguments, assert_close, last_step, train_alone
 from workbench import ENV, REPO
 
+from tok1d.distributed import first_node, slurm_variables
 from tok1d.runs import Run
-from tok1d.training.launch import first_node, slurm_variables
 
 needs_slurm = pytest.mark.skipif(bool(slurm.missing()) and "CI" not in os.environ, reason=slurm.missing())
 

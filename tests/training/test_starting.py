@@ -85,7 +85,7 @@ def test_what_was_proven_before_the_images_were_read_is_not_proven_again(tmp_pat
     assert report["cosine"]["least"] > 0.999
     compared = []
     monkeypatch.setattr(
-        "tok1d.models.load_report.compare", lambda *arguments: compared.append(arguments) or {}
+        "tok1d.models.pretrained.compare", lambda *arguments: compared.append(arguments) or {}
     )
     model = Tokenizer(tokenizer)
     start_model(run, model, config)

@@ -12,7 +12,7 @@ from small_run import SMALL, start
 from tok1d.config.schema import TokenizerConfig, TrainConfig
 from tok1d.models.tokenizer import Reconstruction, Tokenizer
 from tok1d.runs import RunError
-from tok1d.training.records import code_use, statistics, summarise
+from tok1d.training.logbook import code_use, statistics, summarise
 from tok1d.training.state import State
 from tok1d.training.step import train_step
 from tok1d.training.train import train

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from tok1d.config.diagnoses import known_diagnosis
-from tok1d.config.metrics import known_metric, known_number
-from tok1d.config.registry import known_init, known_like
+from tok1d.config.registry import known_diagnosis, known_init, known_like, known_metric, known_number
 
 
 class ConfigError(ValueError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +13,15 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from tok1d.config.schema import NOTEBOOKS, Config, ConfigError, EvalConfig, TokenizerConfig, fields, to_number
+from tok1d.config.schema import (
+    NOTEBOOKS,
+    Config,
+    ConfigError,
+    EvalConfig,
+    TokenizerConfig,
+    fields,
+    to_number,
+)
 
 EXAMPLES = dict(
     val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",
@@ -152,3 +162,21 @@ def _shown(value: Any, show: Any = str) -> str:
     text = ",".join(map(str, value)) if isinstance(value, tuple) else show(value)
     text = text if text and text.isprintable() else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def assigned(cells: list[str]) -> dict[str, ast.expr]:
+    """Names and values that these parameters cells assign, papermill's own names left out."""
+    names = {}
+    for node in (node for source in cells for node in ast.parse(source).body):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and not target.id.startswith("PAPERMILL_"):
+                names[target.id] = node.value
+    return names
+
+
+def own_parameters(notebook: Path) -> dict[str, Any]:
+    """What the parameters cell of a notebook assigns."""
+    cells = json.loads(notebook.read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return {name: ast.literal_eval(value) for name, value in assigned(sources).items()}

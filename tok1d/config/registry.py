@@ -1,8 +1,7 @@
-"""The encoder initialisations by name: which network, which weights, from where.
+"""Every name that a parameter may take: encoder initialisations, numbers of an evaluation, diagnoses.
 
-Only names, so that a parameter file is checked at once. `tok1d.models.vit` builds the network,
-`tok1d.models.weights` fetches the file, `tok1d.models.pretrained` turns it into the network's tensors,
-`tok1d.models.load_report` proves it.
+Only names, so that a parameter file is checked at once. What stands behind them is elsewhere: the networks in
+`tok1d.models`, the numbers in `tok1d.evaluation`, the diagnoses in `tok1d.training.symptoms`.
 
 | encoder_init | sizes on the hub | what its network has beyond a plain ViT |
 |---|---|---|
@@ -20,6 +19,7 @@ Only names, so that a parameter file is checked at once. `tok1d.models.vit` buil
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -84,3 +84,105 @@ def timm_name(init: str, size: str) -> str:
         return init.removeprefix(TIMM)
     models = BACKBONES[init].models
     return models.get(size, models["B"])
+
+
+class Metric(NamedTuple):
+    label: str
+    case: str = ""  # the column of the per-image table that tells good images from bad ones
+    bad: str = "low"  # which end of that column is the bad one
+    digits: int = 3
+    scale: float = 1.0  # it is shown times this
+
+
+NUMBERS = {
+    "psnr": Metric("PSNR (dB)", "psnr", digits=2),
+    "ssim": Metric("SSIM", "ssim"),
+    "ms_ssim": Metric("MS-SSIM", "ms_ssim"),
+    "lpips": Metric("LPIPS (VGG16)", "lpips", "high"),
+    "vgg_distance": Metric("VGG16 distance, not LPIPS", "vgg_distance", "high"),
+    "rfid": Metric("rFID", "inception_shift", "high", 2),
+    "rfid_infinity": Metric("rFID∞", "inception_shift", "high", 2),
+    "kid": Metric("KID × 10³", "inception_shift", "high", 2, 1e3),
+    "precision": Metric("precision", "inception_shift", "high"),
+    "recall": Metric("recall", "inception_shift", "high"),
+    "density": Metric("density", "inception_shift", "high"),
+    "coverage": Metric("coverage", "inception_shift", "high"),
+    "frechet_dinov2": Metric("Fréchet distance, DINOv2", "dinov2_shift", "high", 2),
+    "code_usage": Metric("codes used", "different_codes"),
+    "code_perplexity": Metric("code perplexity", "different_codes", digits=0),
+}
+
+# What `metrics` takes, and which numbers each gives
+MEASURABLE = {
+    "psnr": ("psnr",),
+    "ssim": ("ssim",),
+    "ms_ssim": ("ms_ssim",),
+    "lpips": ("lpips", "vgg_distance"),
+    "rfid": ("rfid",),
+    "rfid_infinity": ("rfid_infinity",),
+    "kid": ("kid",),
+    "prdc": ("precision", "recall", "density", "coverage"),
+    "frechet_dinov2": ("frechet_dinov2",),
+}
+CHANGES_NO_NUMBER = ("eval_batch_size", "eval_devices", "show_images")  # parameters of an evaluation
+NEEDS = {  # whose features
+    "rfid": "inception", "rfid_infinity": "inception", "kid": "inception", "prdc": "inception",
+    "frechet_dinov2": "dinov2",
+}  # fmt: skip
+
+
+def known_metric(name: str) -> str:
+    """`name`, if `metrics` takes it. Raises `ValueError`."""
+    if name not in MEASURABLE:
+        raise ValueError(f"must be of {', '.join(MEASURABLE)}")
+    return name
+
+
+def known_number(name: str) -> str:
+    """`name`, if it is a number of an evaluation. Raises `ValueError`."""
+    if name not in NUMBERS:
+        raise ValueError(f"must be one of {', '.join(NUMBERS)}")
+    return name
+
+
+def asked_as(number: str) -> str:
+    """What to type for `metrics` to have a number: precision -> prdc; codes are counted always."""
+    return next((metric for metric, numbers in MEASURABLE.items() if number in numbers), "")
+
+
+DIAGNOSES = {
+    "nan": "steps are skipped because the loss or a gradient is not finite",
+    "diverging": "reconstructions are far worse than they were, or than plain grey",
+    "exploding-gradient": "gradients are far larger than they were",
+    "dead-parameters": "a part of the network gets no gradient",
+    "collapse": "codebook (or posterior) collapse: tokens hardly differ from image to image",
+    "mean-image": "stuck at the mean image: every image gets the same reconstruction",
+    "discriminator-winning": "the discriminator is sure of everything and teaches nothing",
+    "gan-onset": "reconstructions got far worse when the discriminator came in",
+    "data-bound": "much of the time goes into waiting for images",
+}  # causes first: the order in which they are shown
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One complaint: its name (of `DIAGNOSES`), the step since which it holds, the numbers that show it, and
+    what to try, as parameters to type.
+    """
+
+    name: str
+    since_step: int
+    evidence: str
+    advice: str
+
+    def __str__(self) -> str:
+        meaning = DIAGNOSES[self.name]
+        return f"{self.name} since step {self.since_step}: {meaning} ({self.evidence}); {self.advice}"
+
+
+def known_diagnosis(name: str) -> str:
+    """`name` if it is a diagnosis. Raises ValueError, for pydantic, with the name that was probably meant."""
+    if name in DIAGNOSES:
+        return name
+    close = difflib.get_close_matches(name.lower().replace("_", "-"), DIAGNOSES, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else ""
+    raise ValueError(f"must be one of {', '.join(DIAGNOSES)}{f' ({hint})' if hint else ''}")

@@ -6,26 +6,270 @@ they are sorted into a few small classes, one per concern; `tok1d.config.parse` 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from tok1d.config.fields import (
     Config,
     ConfigError,
     Counts,
+    Diagnoses,
     Float,
     FolderName,
+    Init,
     Int,
+    Ints,
+    Like,
     MetricNames,
     Names,
     NumberName,
+    Precision,
+    Size,
     Text,
     to_number,
 )
-from tok1d.config.tokenizer_config import TokenizerConfig
-from tok1d.config.train_config import LossConfig, StartConfig, TrainConfig
+
+
+class TokenizerConfig(Config):
+    """The network. Sizes are timm's ViTs; `nano` (width 128, 2 blocks) is for CPUs."""
+
+    image_size: Int = Field(256, ge=8, le=2048, description="side of the square images, in pixels")
+    patch_size: Int = Field(16, ge=2, le=64, description="side of a ViT patch, in pixels")
+    encoder_size: Size = Field("S", description="ViT encoder: nano, T, S, B or L")
+    decoder_size: Size = Field("S", description="ViT decoder: nano, T, S, B or L")
+    encoder_init: Init = Field("random", description="random, mae, clip, dino, dinov2, … or timm:NAME")
+    random_like: Like = Field("", description="build a random encoder with the modules of this encoder_init")
+    num_latent_tokens: Int = Field(64, ge=1, le=4096, description="K, the tokens an image becomes")
+    elastic: bool = Field(False, description="one model for every token count up to K (nested dropout)")
+    token_mixing: bool = Field(
+        True, description="start tokens from learned mixes of patches, and the way back"
+    )
+    decoder_head: Literal["patch", "cnn"] = Field(
+        "patch", description="patch: one linear map a patch; cnn: VQGAN's convolutional decoder"
+    )
+    cnn_channels: Int = Field(128, ge=32, le=1024, multiple_of=32, description="channels at full resolution")
+    cnn_multipliers: Counts = Field((1, 1, 2, 2, 4), description="times as many, from full resolution down")
+    cnn_blocks: Int = Field(
+        2, ge=1, le=8, description="its residual blocks a level, less one, as VQGAN counts"
+    )
+    cnn_attention: Counts = Field((16,), description="sides at which its levels have attention")
+    quantizer: Literal["fsq", "vq", "vq_ema", "lfq", "simvq", "softvq", "kl"] = Field(
+        "fsq", description="fsq, vq (L2-normalised codebook), vq_ema, lfq, simvq, softvq or kl (continuous)"
+    )
+    fsq_levels: Ints = Field((8, 8, 8, 5, 5, 5), description="FSQ levels; their product is the codebook")
+    codebook_size: Int = Field(4096, ge=2, le=2**20, description="codes of any other quantizer but kl")
+    codebook_dim: Int = Field(16, ge=1, le=1024, description="dimensions of a code, but for fsq and lfq")
+    commitment_weight: Float = Field(
+        0.25, ge=0, description="weight of the commitment loss of vq, vq_ema, simvq and lfq"
+    )
+    codebook_decay: Float = Field(0.99, ge=0, lt=1, description="decay of vq_ema's running means, per step")
+    rotation_trick: bool = Field(
+        False, description="vq, vq_ema and simvq: rotate gradients past the codebook, not copy them"
+    )
+    entropy_temperature: Float = Field(
+        0.01, gt=0, description="temperature of the softmax whose entropies are vq's entropy loss"
+    )
+    softvq_temperature: Float = Field(0.07, gt=0, description="temperature of softvq's mix of codes")
+    kl_weight: Float = Field(1e-4, ge=0, description="weight of kl's divergence from a unit Gaussian")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _base_unless_told(cls, values: Any) -> Any:
+        """Pretrained encoders are Base unless a size is given: it is the one size that all of them have."""
+        if isinstance(values, dict) and values.get("encoder_init", "random") != "random":
+            return {"encoder_size": "B"} | values
+        return values
+
+    @model_validator(mode="after")
+    def _fits(self) -> TokenizerConfig:
+        if self.random_like and self.encoder_init != "random":
+            raise ValueError(
+                f"random_like={self.random_like} needs encoder_init=random, not {self.encoder_init}: "
+                f"leave one out"
+            )
+        size, patch = self.image_size, self.patch_size
+        if size % patch:
+            near = max(-(-8 // patch), min(round(size / patch), 2048 // patch)) * patch
+            raise ValueError(
+                f"image_size={size} is no multiple of patch_size={patch}: type image_size={near}"
+            )
+        doublings = len(self.cnn_multipliers) - 1
+        if self.decoder_head == "cnn" and 2**doublings != patch:
+            wanted = round(math.log2(patch))
+            fits = ",".join(map(str, (1,) * (wanted - 4) + (1, 1, 2, 2, 4)[-wanted - 1 :]))
+            hint = f"cnn_multipliers={fits}" if 2**wanted == patch else f"patch_size={2**wanted}"
+            raise ValueError(
+                f"decoder_head=cnn with {doublings + 1} cnn_multipliers enlarges {2**doublings} times, not "
+                f"patch_size={patch}: type {hint}"
+            )
+        if not self.fsq_levels or min(self.fsq_levels) < 3 or math.prod(self.fsq_levels) > 2**20:
+            got = ",".join(map(str, self.fsq_levels)) or ()
+            need = f"must be 3 or more each, with a product of at most {2**20}, got {got}"
+            raise ValueError(f"fsq_levels {need}: for example type fsq_levels=8,8,8,5,5,5")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_quantizer(self) -> TokenizerConfig:
+        if self.quantizer == "lfq" and (self.codebook_size.bit_count() != 1 or self.codebook_size < 4):
+            near = 2 ** min(20, max(2, round(math.log2(self.codebook_size))))
+            raise ValueError(
+                f"codebook_size={self.codebook_size} is no power of two from 4 on, as quantizer=lfq needs: "
+                f"type codebook_size={near}"
+            )
+        if self.codebook_dim < 2 and self.quantizer in ("vq", "vq_ema", "softvq"):
+            raise ValueError(
+                f"codebook_dim={self.codebook_dim} is too few for quantizer={self.quantizer}, whose codes "
+                f"are on a sphere: type codebook_dim=2 or more"
+            )
+        if self.rotation_trick and self.quantizer not in ("vq", "vq_ema", "simvq"):
+            raise ValueError(
+                f"rotation_trick=true is for quantizer=vq, vq_ema or simvq, not {self.quantizer}: "
+                f"type rotation_trick=false"
+            )
+        return self
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def bits_per_token(self) -> float:
+        """What storing a token takes: its id, or if it is continuous its `codebook_dim` float32 numbers."""
+        if self.quantizer in ("kl", "softvq"):
+            return 32.0 * self.codebook_dim
+        return math.log2(math.prod(self.fsq_levels) if self.quantizer == "fsq" else self.codebook_size)
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """Counts worth showing: 1, 2, 4 … K for an elastic tokenizer, K alone for a fixed one."""
+        if not self.elastic:
+            return (self.num_latent_tokens,)
+        powers = [2**i for i in range(self.num_latent_tokens.bit_length())]
+        return tuple(sorted({*powers, self.num_latent_tokens}))
+
+
+def _frozen_blocks(value: str) -> str:
+    if value in ("none", "all") or (value.isdecimal() and int(value) >= 1):
+        return value
+    raise ValueError("must be none, all, or the number of first blocks to freeze")
+
+
+class StartConfig(Config):
+    """Where the weights come from, and which of them may move; see `tok1d.training.initialize`."""
+
+    encoder_weights: Text = Field("", description="local .safetensors or .pth; empty: from the hub")
+    encoder_revision: Text = Field("", description="the hub's commit, tag or branch; empty: the registry's")
+    encoder_freeze: Annotated[Text, AfterValidator(_frozen_blocks)] = Field(
+        "none", description="none, all, or n: the embeddings and first n blocks of the encoder"
+    )
+    encoder_lr_decay: Float = Field(1.0, gt=0, le=1, description="learning-rate factor per block downwards")
+    init_from: Text = Field("", description="run folder, model folder or hub id of a tokenizer to fine-tune")
+
+
+def _perceptual(value: str) -> str:
+    if value in ("lpips", "vgg") or (value.startswith("timm:") and len(value) > 5):
+        return value
+    raise ValueError(
+        "must be lpips, vgg, or timm:NAME of a convolutional network such as timm:convnext_small"
+    )
+
+
+def _pretrained(value: str) -> str:
+    if value == "random":
+        raise ValueError("must be a pretrained backbone")
+    return value
+
+
+class LossConfig(Config):
+    """What training minimises; a weight of 0 switches its term off. See `tok1d.losses.objective`."""
+
+    l1_weight: Float = Field(0.0, ge=0, description="weight of the mean absolute error")
+    l2_weight: Float = Field(1.0, ge=0, description="weight of the mean squared error")
+    charbonnier_weight: Float = Field(0.0, ge=0, description="weight of the Charbonnier error (smooth L1)")
+    perceptual: Annotated[Text, AfterValidator(_perceptual)] = Field(
+        "lpips", description="lpips, vgg, or timm:NAME of a convolutional network"
+    )
+    perceptual_weight: Float = Field(0.0, ge=0, description="weight of the perceptual loss")
+    perceptual_weights: Text = Field("", description="local file of its network; empty: from the hub")
+    quantizer_weight: Float = Field(1.0, ge=0, description="weight of the quantizer's own loss")
+    entropy_weight: Float = Field(0.1, ge=0, description="vq, lfq and softvq entropy weight at the start")
+    entropy_weight_end: Float = Field(0.001, ge=0, description="the same at the end of its decay")
+    entropy_decay_steps: Int = Field(10_000, ge=1, description="steps of that decay")
+    adversarial_weight: Float = Field(0.0, ge=0, description="weight of the adversarial (hinge) loss")
+    adaptive_weight: bool = Field(True, description="scale it by the ratio of gradients at the last layer")
+    discriminator: Literal["patchgan", "features"] = Field(
+        "patchgan", description="patchgan, or heads on the features of a frozen DINO"
+    )
+    discriminator_weights: Text = Field("", description="local file of that DINO; empty: from the hub")
+    discriminator_lr: Float = Field(0.0, ge=0, le=1, description="its peak learning rate; 0: the same as lr")
+    discriminator_start: Int = Field(0, ge=0, description="step from which there is a discriminator")
+    discriminator_ramp: Int = Field(0, ge=0, description="steps over which its weight then grows from 0")
+    lecam_weight: Float = Field(0.0, ge=0, description="weight of the discriminator's LeCam regularisation")
+    align_weight: Float = Field(0.0, ge=0, description="weight of alignment to a frozen backbone's features")
+    align: Literal["decoder", "tokens"] = Field(
+        "decoder", description="what is aligned: the decoder's middle features, or the tokens' codes"
+    )
+    align_to: Annotated[Init, AfterValidator(_pretrained)] = Field(
+        "dinov2", description="the backbone: a name as for encoder_init"
+    )
+    align_size: Size = Field("B", description="its size")
+    align_weights: Text = Field("", description="local file of that backbone; empty: from the hub")
+
+
+class TrainConfig(StartConfig, LossConfig):
+    """The training loop; see `tok1d.training.train`. Together with the seed it fixes every random choice."""
+
+    steps: Int = Field(10_000, ge=1, description="optimizer steps")
+    batch_size: Int = Field(64, ge=1, description="images a step, over all processes and accumulated parts")
+    accumulate: Int = Field(1, ge=1, description="parts that a batch is computed in, to save memory")
+    lr: Float = Field(1e-3, gt=0, le=1, description="peak learning rate")
+    warmup_steps: Int = Field(100, ge=0, description="steps of linear warm-up, before the cosine to 0")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="adamw, or muon for the matrices")
+    muon_lr: Float = Field(0.01, gt=0, le=1, description="peak learning rate of muon's matrices")
+    weight_decay: Float = Field(0.01, ge=0, le=1, description="decoupled weight decay of matrices")
+    beta1: Float = Field(0.9, ge=0, lt=1, description="first moment's decay")
+    beta2: Float = Field(0.99, ge=0, lt=1, description="second moment's decay")
+    grad_clip: Float = Field(1.0, gt=0, description="largest gradient norm")
+    ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are saved")
+    elastic_full_share: Float = Field(0.4, ge=0, le=1, description="share of steps before random prefixes")
+    mixed_precision: Precision = Field("auto", description="auto: bf16 on a GPU that has it, else no")
+    compile: bool = Field(False, description="torch.compile the blocks of both networks")
+    checkpoint_activations: bool = Field(False, description="recompute blocks backwards, to save memory")
+    num_processes: Int = Field(1, ge=1, description="GPUs (or CPU processes) that a notebook starts")
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="ddp: a copy on each GPU; fsdp: the blocks in pieces, to save memory"
+    )
+    nan_patience: Int = Field(
+        5, ge=1, description="steps in a row without a finite gradient before going back"
+    )
+    stop_on: Diagnoses = Field((), description="diagnoses of the doctor that stop a run: nan,collapse …")
+    seed: Int = Field(0, ge=0, lt=2**31, description="the one seed")
+    log_every: Int = Field(20, ge=1, description="steps between records in metrics.jsonl")
+    checkpoint_every: Int = Field(500, ge=1, description="steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> TrainConfig:
+        if self.parallel == "fsdp" and self.optimizer == "muon":
+            raise ValueError(
+                "parallel=fsdp cuts matrices into pieces, which optimizer=muon needs whole: "
+                "type optimizer=adamw, or parallel=ddp"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _divides(self) -> TrainConfig:
+        if self.batch_size % self.accumulate:
+            near = -(-self.batch_size // self.accumulate) * self.accumulate
+            raise ValueError(
+                f"batch_size={self.batch_size} is no multiple of accumulate={self.accumulate}: "
+                f"type batch_size={near}"
+            )
+        return self
+
 
 __all__ = [
     "NOTEBOOKS", "CompareConfig", "Config", "ConfigError", "DataConfig", "EvalConfig", "LossConfig",

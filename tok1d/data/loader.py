@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tok1d.config.schema import ConfigError, TrainConfig
-from tok1d.data.batches import Images
+from tok1d.data.dataset import Images
 
 AHEAD = 2  # steps
 

@@ -16,17 +16,14 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from tok1d.config.schema import ConfigError, DataConfig
-from tok1d.data import hf_datasets as hub_data
-from tok1d.data import shards
+from tok1d.data import hf_datasets, shards
 from tok1d.data.decode import SUFFIXES, Picture, read_image
-from tok1d.data.toy_roads import draw as toy_roads
-from tok1d.data.toy_roads import scene as toy_scene
-from tok1d.data.toy_roads import things as toy_things
+from tok1d.data.toy_roads import draw, scene, things
 
 Labels = dict[str, str]  # weather, timeofday, scene
 ATTRIBUTES = ("weather", "timeofday", "scene")
 TOY_VAL_START = 1_000_000  # toy-roads images from here on are for validation
-TOY_FILES = [Path(module.__file__) for module in (toy_scene, toy_roads, toy_things)]
+TOY_FILES = [Path(module.__file__) for module in (scene, draw, things)]
 TOY_VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in TOY_FILES)).hexdigest()
 
 
@@ -64,12 +61,12 @@ def _find(parameter: str, where: str, drawn: range, config: DataConfig, size: in
     path = Path(where).expanduser()
     if where == "toy-roads":
         source = _toy(drawn, size)
-    elif where.startswith(hub_data.PREFIX):
-        source = Source(*hub_data.open_dataset(where, config.max_images, cache), where)
+    elif where.startswith(hf_datasets.PREFIX):
+        source = Source(*hf_datasets.open_dataset(where, config.max_images, cache), where)
     elif tars := shards.find(where):
         source = Source(*shards.open_shards(tars, cache), where)
-    elif hub_data.saved_in(path):
-        source = Source(*hub_data.open_dataset(f"{hub_data.PREFIX}{path}", 0, cache), where)
+    elif hf_datasets.saved_in(path):
+        source = Source(*hf_datasets.open_dataset(f"{hf_datasets.PREFIX}{path}", 0, cache), where)
     else:
         source = _files(parameter, where, config.data_root)
     source = _filtered(source, config)
@@ -81,10 +78,10 @@ def _toy(indices: range, size: int) -> Source:
         raise ConfigError(f"toy-roads cannot be drawn at image_size={size}: type image_size=256, 16 to 1024")
 
     def read(name: str) -> tuple[Image.Image, str]:
-        image = toy_roads.draw(int(name.removeprefix("toy-")), size)
+        image = draw.draw(int(name.removeprefix("toy-")), size)
         return image, hashlib.sha256(image.tobytes()).hexdigest()
 
-    labels = [toy_roads.labels(i)._asdict() for i in indices]
+    labels = [draw.labels(i)._asdict() for i in indices]
     return Source([f"toy-{i}" for i in indices], read, lambda name: TOY_VERSION, "toy-roads", labels)
 
 

@@ -9,14 +9,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tok1d.config.metrics import asked_as
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from tok1d.runs import Run
+from tok1d.config.registry import asked_as
+from tok1d.runs import Run, RunError
 
 # What tells whose numbers these are; all else on a card is the protocol, which a comparison must share
 IDENTIFIES = ("model", "model_sha256", "token_counts", "data", "made_with")
@@ -58,8 +54,6 @@ def same_card(runs: list[Run], metric: str = "") -> None:
     """Raises `RunError` unless all runs were measured alike (in `metric`), naming one that was not measured
     as most were, and the first difference.
     """
-    from tok1d.runs import RunError
-
     cards = [run.evaluation["card"] for run in runs]
     kinds = [card_id(protocol(card, metric)) for card in cards]
     usual = sorted(
@@ -72,22 +66,3 @@ def same_card(runs: list[Run], metric: str = "") -> None:
                 f"{run.path} was evaluated with {name}={own}, {one.path} with {most}: evaluate both alike "
                 f"with 'tok1d evaluate {one.path} {run.path} --data DATA', or compare other runs"
             )
-
-
-def model_sha256(model: Any) -> str:
-    """A hash over all weights and the config of a module; of another object its class's name."""
-    from torch import nn  # here, so that cards can be read without it
-
-    if not isinstance(model, nn.Module):
-        return f"none: a {type(model).__qualname__} without weights"
-    found = hashlib.sha256(str(getattr(model, "config", "")).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(as_bytes(tensor))
-    return found.hexdigest()
-
-
-def as_bytes(tensor: Tensor) -> memoryview:
-    import torch
-
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

@@ -23,12 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tok1d.config.metrics import NEEDS
+from tok1d.config.registry import NEEDS
 from tok1d.config.schema import ConfigError, EvalConfig
 from tok1d.data.dataset import Images, to_float, to_uint8
 from tok1d.environment import made_with
 from tok1d.evaluation.bootstrap import interval_of_mean
-from tok1d.evaluation.card import as_bytes
 from tok1d.evaluation.image_metrics import build_image_metrics
 from tok1d.evaluation.measured import Ours, Peer, as_measured
 from tok1d.evaluation.set_metrics import SetMetrics
@@ -36,6 +35,7 @@ from tok1d.evaluation.table import ImageTable, columns_of, complete_table, read_
 from tok1d.evaluation.tokens import CodeCounts
 from tok1d.evaluation.workers import UINT8, AtCount, Batch, Found, Saving, Worker, devices_for, in_order
 from tok1d.models.tokenizer import Tokenizer
+from tok1d.models.weights import as_bytes
 
 
 def evaluate(

@@ -10,22 +10,76 @@
 
 Inception was trained to tell 1000 kinds of things apart, and judges accordingly; distances of DINOv2's
 features agree with people's judgement better (Stein et al., arXiv:2306.04675, who take size L at 224 px).
+
+They are kept on disk, found again by what they are features of: memory does not grow with the number of
+images.
+
+    store = FeatureStore(folder, extractor.dim, {"data_fingerprint": …})
+    if not store.complete:
+        with store:
+            for batch in images.batches(50, count):
+                store.append(extractor(batch))
+    features = store.features      # float32 [N, D], memory-mapped
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
-from tok1d.config.schema import ConfigError, StartConfig, TokenizerConfig
-from tok1d.losses.loss_weights import frozen_encoder
+from tok1d.config.registry import NEEDS
+from tok1d.config.schema import ConfigError, EvalConfig, LossConfig, StartConfig, TokenizerConfig
+from tok1d.losses.frozen import frozen_encoder, perceptual_weights
 from tok1d.models.weights import Asked, Weights, hashed, local_file, read_weights, remedy, torch_hub_file
+from tok1d.system import replacing
+
+
+class FeatureStore:
+    """The features of one set of images by one network, in one file below `folder`.
+
+    The file's name is a hash of `facts`: whatever decides the features must be in there, such as their
+    `count`. It appears once the `with` block ends, whole, and not at all if that fails.
+    """
+
+    def __init__(self, folder: str | Path, dim: int, facts: dict[str, Any]):
+        key = hashlib.sha256(json.dumps(facts | {"dim": dim}, sort_keys=True).encode()).hexdigest()[:16]
+        self.path, self.dim, self.facts = Path(folder) / f"{key}.f32", dim, facts
+
+    @property
+    def complete(self) -> bool:
+        return self.path.is_file()
+
+    @property
+    def features(self) -> np.ndarray:
+        """float32 [N, D]; writing to it leaves the file as it is."""
+        return np.memmap(self.path, np.float32, mode="c").reshape(-1, self.dim)
+
+    def __enter__(self) -> FeatureStore:
+        self._replacing = replacing(self.path)
+        self._file = open(self._replacing.__enter__(), "wb")
+        return self
+
+    def append(self, features: Tensor) -> None:
+        """The next images' features, [B, D]."""
+        self._file.write(features.detach().float().cpu().contiguous().numpy().data)
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+        if error[0] is None:
+            with replacing(self.path.with_suffix(".json")) as temporary:
+                temporary.write_text(json.dumps(self.facts, indent=1) + "\n")
+        self._replacing.__exit__(*error)
+
 
 INCEPTION_SHA256 = "6726825d"  # how the sha256 of torch-fidelity's file starts
 INCEPTION_REMEDY = remedy("tok1d prefetch metrics=rfid", "inception_weights")
@@ -158,3 +212,14 @@ def dino_config(size: str) -> TokenizerConfig:
         num_latent_tokens=1,
         token_mixing=False,
     )
+
+
+def metric_weights(config: EvalConfig) -> list[Weights]:
+    """Every file that the metrics of `config` need. Raises `ConfigError` if one cannot be had."""
+    files = {"inception": config.inception_weights, "dinov2": config.dino_weights}
+    networks = dict.fromkeys(NEEDS[metric] for metric in config.metrics if metric in NEEDS)
+    found = [extractor_weights(name, files[name], config.dino_size) for name in networks]
+    if "lpips" in config.metrics:
+        loss = LossConfig(perceptual="lpips", perceptual_weights=config.lpips_weights)
+        found.append(perceptual_weights(loss))
+    return found

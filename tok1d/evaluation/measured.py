@@ -26,8 +26,8 @@ from torch import Tensor
 
 from tok1d.config.parse import check_counts
 from tok1d.config.schema import ConfigError, EvalConfig
-from tok1d.evaluation.card import model_sha256
 from tok1d.models.tokenizer import Tokenizer
+from tok1d.models.weights import model_sha256
 
 
 class Encoded(NamedTuple):

@@ -1,6 +1,9 @@
 """Distances between the set of reconstructions and a set of real images: rFID, KID, PRDC, Fréchet on DINOv2.
 
 Features of images that pass by are streamed to files; those of real images are kept by fingerprint.
+
+number = set_numbers("rfid", real, made, resamples=1000)["rfid"]
+number.value, number.interval, number.parts.mean()  # the last is the first again
 """
 
 from __future__ import annotations
@@ -8,20 +11,93 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tok1d.config.metrics import NEEDS
+from tok1d.config.registry import NEEDS
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import Images
-from tok1d.evaluation.distances import small_sample_warning
-from tok1d.evaluation.feature_store import FeatureStore
-from tok1d.evaluation.features import Extractor, build_extractor
-from tok1d.evaluation.set_numbers import KID_SUBSET, KID_SUBSETS, NEIGHBOURS, Number, set_numbers
+from tok1d.evaluation.bootstrap import Interval, interval_by_halves, interval_of_distance
+from tok1d.evaluation.distances import (
+    Features,
+    frechet,
+    frechet_infinity,
+    frechet_influence,
+    kid_influence,
+    kid_of_subsets,
+    small_sample_warning,
+)
+from tok1d.evaluation.features import Extractor, FeatureStore, build_extractor
+from tok1d.evaluation.prdc import Neighbourhoods
 from tok1d.evaluation.workers import Found, copies, in_order
+
+NEIGHBOURS = 5  # k of precision, recall, density and coverage
+KID_SUBSETS, KID_SUBSET = 100, 1000  # as torch-fidelity
+
+
+class Number(NamedTuple):
+    """Beside a number, what a comparison of two runs needs, in which both have the same images.
+
+    `parts` are one number for each image: their mean is the value, their spread over √N its uncertainty. None
+    without intervals, or where the real images are not those that the others were made from. `subsets` are
+    the number in random subsets of the images, the same ones for each run: KID is the mean of these, if they
+    are not all images; of precision, recall, density and coverage they are halves.
+    """
+
+    value: float
+    interval: Interval | None = None
+    parts: np.ndarray | None = None  # [N]
+    subsets: np.ndarray | None = None  # [100]
+
+
+def set_numbers(
+    metric: str, real: Features, made: Features, resamples: int, paired: bool = True
+) -> dict[str, Number]:
+    """What `metrics=metric` measures, by name; `resamples` 0: without intervals.
+
+    `paired`: image i of `made` is the reconstruction of image i of `real`.
+    """
+    if metric == "prdc":
+        return of_neighbours(real, made, resamples, paired)
+    if metric == "rfid_infinity":
+        return {metric: Number(frechet_infinity(real, made))}
+    return {metric: (of_kid if metric == "kid" else of_frechet)(real, made, resamples, paired)}
+
+
+def of_frechet(real: Features, made: Features, resamples: int, paired: bool) -> Number:
+    if not resamples:
+        return Number(frechet(real, made))
+    influence = frechet_influence(real, made)
+    interval = interval_of_distance(influence, resamples, paired=paired)
+    return Number(influence.value, interval, influence.parts if paired else None)
+
+
+def of_kid(real: Features, made: Features, resamples: int, paired: bool) -> Number:
+    subsets = kid_of_subsets(real, made, KID_SUBSETS, KID_SUBSET)
+    value, several = float(subsets.mean()), subsets if len(subsets) > 1 else None
+    if not resamples:
+        return Number(value)
+    influence = kid_influence(real, made, value)
+    interval = interval_of_distance(influence, resamples, paired=paired, subsets=several)
+    return Number(value, interval, influence.parts if paired else None, several)
+
+
+def of_neighbours(real: Features, made: Features, resamples: int, paired: bool) -> dict[str, Number]:
+    near = Neighbourhoods(real, made, NEIGHBOURS)
+    values = near.numbers()._asdict()
+    if not resamples:
+        return {name: Number(value) for name, value in values.items()}
+    halves = near.halves(paired)
+    found = {}
+    for name, value in values.items():
+        low, high = interval_by_halves(value, halves[name])
+        most = float("inf") if name == "density" else 1.0  # the others are shares
+        found[name] = Number(value, (max(0.0, low), min(most, high)), subsets=halves[name])
+    return found
+
 
 SAID = {
     "rfid": {"name": "Fréchet distance of Inception's features (FID)"},
@@ -36,7 +112,7 @@ SAID = {
 }
 
 
-class Features:
+class NetworkFeatures:
     """One network's features of originals, of a reference, of each token count's reconstructions."""
 
     def __init__(
@@ -89,14 +165,14 @@ class SetMetrics:
         """Raises `ConfigError` if the weights of a network cannot be had."""
         self.config, self.folder, self.devices, self.warnings = config, folder, devices, []
         self.asked = [name for name in SAID if name in config.metrics]
-        self.networks: dict[str, Features] = {}
+        self.networks: dict[str, NetworkFeatures] = {}
         self.facts: dict[str, Any] = {}
         self.paired = reference is None
         count = min(config.eval_images or len(images), len(images))
         for name in dict.fromkeys(NEEDS[metric] for metric in self.asked):
             weights = config.inception_weights if name == "inception" else config.dino_weights
             extractor = build_extractor(name, weights, config.dino_size, config.feature_dtype)
-            self.networks[name] = Features(copies(extractor, devices), images, count, folder, cache)
+            self.networks[name] = NetworkFeatures(copies(extractor, devices), images, count, folder, cache)
             if reference is not None:
                 self.networks[name].reference = self.features_of(reference, name, cache or folder)
         for metric in self.asked:

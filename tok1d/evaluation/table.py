@@ -1,7 +1,7 @@
 """The per-image table of an evaluation, `eval.parquet`: a row for each image and token count.
 
     name, image, num_tokens, and a column for each number: psnr, ssim … of a single image, and of distances
-    between sets (rfid, kid, recall …) each image's part, as `tok1d.evaluation.set_numbers` has it
+    between sets (rfid, kid, recall …) each image's part, as `tok1d.evaluation.set_metrics` has it
 
 The mean of a column is the number in `eval.json`. `inception_shift` and `dinov2_shift` are how far an image's
 features moved (Euclidean): what a Fréchet distance sums up. `worst` leads from a number to the images behind
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from tok1d.config.metrics import NUMBERS
+from tok1d.config.registry import NUMBERS
 from tok1d.runs import replacing
 
 GROUP = 8192  # rows

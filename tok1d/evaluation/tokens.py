@@ -9,7 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tok1d.config.schema import ConfigError
+from tok1d.data.dataset import Images, to_float
 from tok1d.evaluation.bootstrap import interval_of_mean
+from tok1d.models.quantizers import NO_IDS
+from tok1d.models.tokenizer import Tokenizer
 
 CHUNK = 4096  # images whose ids are read back at once
 
@@ -69,3 +73,41 @@ def entropy(counts: Tensor) -> float:
     """Bits."""
     share = counts.double() / counts.sum()
     return float(-torch.xlogy(share, share).sum()) / float(np.log(2))
+
+
+@torch.no_grad()
+def token_ids(tokenizer: Tokenizer, images: Images, count: int = 200, batch_size: int = 50) -> Tensor:
+    """The ids of the first `count` images, [N, K] int64. Raises `ConfigError` for kl, which has none."""
+    if not tokenizer.quantizer.codebook_size:
+        raise ConfigError(NO_IDS)
+    tokenizer.eval()
+    batches = images.batches(batch_size, count)
+    return torch.cat([tokenizer.encode(to_float(batch.to(tokenizer.device))).cpu() for batch in batches])
+
+
+@torch.no_grad()
+def effects(tokenizer: Tokenizer, images: Tensor, shown: list[int]) -> Tensor:
+    """Where an image changes when token k is that of the next image: mean absolute change in 0 … 1.
+
+    images uint8 [B, 3, H, W], B > 1 -> [positions, B, H, W], a map for each position k of `shown`.
+    """
+    tokenizer.eval()
+    codes = tokenizer.quantize(to_float(images.to(tokenizer.device))).codes
+    before, maps = tokenizer.decode(codes), []
+    for k in shown:
+        other = codes.clone()
+        other[:, k] = codes.roll(1, 0)[:, k]
+        maps.append((tokenizer.decode(other) - before).abs().mean(1).cpu())
+    return torch.stack(maps)
+
+
+def frequent_pairs(ids: Tensor, count: int) -> list[tuple[int, int]]:
+    """The `count` pairs of position and code that most images share; those of over half of them come last."""
+    found = []
+    for position, column in enumerate(ids.T):
+        codes, times = column.unique(return_counts=True)
+        found += [
+            (2 * n > len(ids), -n, position, code)
+            for code, n in zip(codes.tolist(), times.tolist(), strict=True)
+        ]
+    return [(position, code) for *_, position, code in sorted(found)[:count]]

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from tok1d.config.schema import ConfigError
-from tok1d.data.dataset import Images, to_float
+from tok1d.data.dataset import Images
+from tok1d.evaluation.tokens import effects, frequent_pairs
 from tok1d.figures.images import channels_last
 from tok1d.figures.style import COLOURS, COLUMN, STYLE
 from tok1d.models.quantizers import NO_IDS
@@ -26,16 +27,6 @@ from tok1d.runs import Run
 
 Drawn = tuple[Figure, list[dict[str, Any]]]
 CYCLE = 61  # colours of the id matrix: neighbouring ids look different, equal ones alike
-
-
-@torch.no_grad()
-def token_ids(tokenizer: Tokenizer, images: Images, count: int = 200, batch_size: int = 50) -> Tensor:
-    """The ids of the first `count` images, [N, K] int64. Raises `ConfigError` for kl, which has none."""
-    if not tokenizer.quantizer.codebook_size:
-        raise ConfigError(NO_IDS)
-    tokenizer.eval()
-    batches = images.batches(batch_size, count)
-    return torch.cat([tokenizer.encode(to_float(batch.to(tokenizer.device))).cpu() for batch in batches])
 
 
 def usage_histogram(run: Run, ids: Tensor, codebook_size: int) -> Drawn:
@@ -95,22 +86,6 @@ def id_matrix(run: Run, ids: Tensor, count: int = 40) -> Drawn:
     return figure, [{"run": str(run.path), "image": i, "ids": row} for i, row in enumerate(shown.tolist())]
 
 
-@torch.no_grad()
-def effects(tokenizer: Tokenizer, images: Tensor, shown: list[int]) -> Tensor:
-    """Where an image changes when token k is that of the next image: mean absolute change in 0 … 1.
-
-    images uint8 [B, 3, H, W], B > 1 -> [positions, B, H, W], a map for each position k of `shown`.
-    """
-    tokenizer.eval()
-    codes = tokenizer.quantize(to_float(images.to(tokenizer.device))).codes
-    before, maps = tokenizer.decode(codes), []
-    for k in shown:
-        other = codes.clone()
-        other[:, k] = codes.roll(1, 0)[:, k]
-        maps.append((tokenizer.decode(other) - before).abs().mean(1).cpu())
-    return torch.stack(maps)
-
-
 def effect_maps(run: Run, tokenizer: Tokenizer, images: Tensor) -> Drawn:
     """`effects` of some positions, from the first to the last, a column each, under the images."""
     K = tokenizer.config.num_latent_tokens
@@ -154,15 +129,3 @@ def images_of_codes(run: Run, ids: Tensor, images: Images, codes: int = 5, per_c
             for axis, picture in zip(line, pictures, strict=False):
                 axis.imshow(picture)
     return figure, drawn
-
-
-def frequent_pairs(ids: Tensor, count: int) -> list[tuple[int, int]]:
-    """The `count` pairs of position and code that most images share; those of over half of them come last."""
-    found = []
-    for position, column in enumerate(ids.T):
-        codes, times = column.unique(return_counts=True)
-        found += [
-            (2 * n > len(ids), -n, position, code)
-            for code, n in zip(codes.tolist(), times.tolist(), strict=True)
-        ]
-    return [(position, code) for *_, position, code in sorted(found)[:count]]

@@ -17,13 +17,10 @@ from typing import Any, NamedTuple
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from tok1d.config.metrics import NUMBERS
+from tok1d.config.registry import NUMBERS
 from tok1d.config.schema import ConfigError
 from tok1d.evaluation.card import card_id, protocol
-from tok1d.figures import images as figure_images
-from tok1d.figures import quality as figure_quality
-from tok1d.figures import rate_distortion
-from tok1d.figures import training as figure_training
+from tok1d.figures import images, quality, rate_distortion, training
 from tok1d.figures.style import show
 from tok1d.runs import Lacking, Run
 from tok1d.system import replacing
@@ -50,17 +47,17 @@ INTERVAL = "Lines: means over seeds; small dots: seeds; bars: 95 % bootstrap int
 HOLLOW = " Hollow marks: as the work that this project starts from published them, measured otherwise."
 FIGURES = {
     "encoders": Kind(
-        figure_images.encoders, figure_images.draw_rows,
+        images.encoders, images.draw_rows,
         "Originals and their reconstructions at {num_tokens} by encoder initialisation; beside each its mean "
         "PSNR {on}.", chooses=("num_tokens",), needs="runs of more than one kind", images=True,
     ),
     "token-counts": Kind(
-        figure_images.token_counts, figure_images.draw_rows,
+        images.token_counts, images.draw_rows,
         "Originals and their reconstructions by token count, {series}; beside each its mean PSNR {on}.",
         needs="more than one token count", images=True,
     ),
     "quality": Kind(
-        figure_quality.quality, figure_quality.draw_quality,
+        quality.quality, quality.draw_quality,
         "{metric} {on} against the number of tokens. " + INTERVAL, options=("metric",),
     ),
     "rate-distortion": Kind(
@@ -68,19 +65,19 @@ FIGURES = {
         "PSNR against bytes per image, on {few}: tokens (means over seeds), and the best settings of codecs.",
     ),
     "codes": Kind(
-        figure_quality.codes, figure_quality.draw_codes,
+        quality.codes, quality.draw_codes,
         "Codebook {on}: share of codes in use, and effective number of codes (perplexity). " + INTERVAL,
         needs="runs with a codebook", card=lambda run, metric: of_numbers(run, "code_perplexity"),
     ),
     "elastic": Kind(
-        figure_quality.elastic, figure_quality.draw_quality,
+        quality.elastic, quality.draw_quality,
         "{metric} {on}: one elastic tokenizer at all counts beside a tokenizer of its own for each. "
         + INTERVAL, options=("metric",), needs="both elastic and fixed runs that are alike otherwise",
     ),
     "training": Kind(
-        figure_training.training, figure_training.draw_training,
+        training.training, training.draw_training,
         "PSNR of training batches with all tokens against the time of training; each seed a line.",
-        chooses=("num_tokens",), card=lambda run, metric: figure_training.card_of(run),
+        chooses=("num_tokens",), card=lambda run, metric: training.card_of(run),
     ),
 }  # fmt: skip
 
@@ -122,7 +119,7 @@ def caption(kind: Kind, drawn: Drawn, options: dict[str, Any]) -> str:
     sizes = {Run(d["run"]).evaluation["card"]["images"] for d in drawn if "run" in d}
     words = {
         "metric": NUMBERS[options.get("metric", "psnr")].label,
-        "num_tokens": figure_images.tokens(max(counts, default=0)),
+        "num_tokens": images.tokens(max(counts, default=0)),
         "series": "same tokenizer" if len({d.get("run") for d in drawn}) == 1 else "a tokenizer for each",
         "on": f"on {max(sizes, default=0):,} validation images",
         "few": f"{max((d['images'] for d in drawn if 'images' in d), default=0)} of the validation images",

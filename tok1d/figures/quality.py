@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tok1d.config.metrics import NUMBERS, asked_as
+from tok1d.config.registry import NUMBERS, asked_as
 from tok1d.evaluation.card import card_id, protocol, same_card
 from tok1d.figures.seed_numbers import published
 from tok1d.figures.series import series_of

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from tok1d.config.parse import parse, unknown_name, with_base
+from tok1d.config.parse import assigned, own_parameters, parse, unknown_name, with_base
 from tok1d.config.schema import NOTEBOOKS, Config, ConfigError, RunConfig
 from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
 from tok1d.system import no_space
@@ -51,17 +51,6 @@ def parameters(notebook: str) -> tuple[Config, ...]:
             except ValueError:  # an expression, such as 3 * 128
                 values[name] = names[name]
     return parse(params[0] | with_base(params[1]), *NOTEBOOKS[notebook])
-
-
-def assigned(cells: list[str]) -> dict[str, ast.expr]:
-    """Names and values that these parameters cells assign, papermill's own names left out."""
-    names = {}
-    for node in (node for source in cells for node in ast.parse(source).body):
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if isinstance(target, ast.Name) and not target.id.startswith("PAPERMILL_"):
-                names[target.id] = node.value
-    return names
 
 
 def enter_project() -> None:
@@ -155,13 +144,6 @@ def check(notebook: Path, params: dict[str, Any]) -> RunConfig:
         if name not in defaults:
             raise ConfigError(unknown_name(name, defaults))
     return parse({k: v for k, v in (defaults | params).items() if k in RunConfig.model_fields}, RunConfig)[0]
-
-
-def own_parameters(notebook: Path) -> dict[str, Any]:
-    """What the parameters cell of a notebook assigns."""
-    cells = json.loads(notebook.read_text())["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    return {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
 
 
 def _shipped() -> list[Path]:

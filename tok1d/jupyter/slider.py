@@ -7,13 +7,10 @@ front end), and neither needs a kernel once shown: the slider is linked in the b
 import base64
 import html
 import io
-import time
 
 import ipywidgets
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from tok1d.headless import headless, kernel_shell
 
 TILE = 128  # pixels: images with fewer rows are enlarged to about this
 WIDEST = 1040  # pixels: a composed picture wraps its images at this width
@@ -187,87 +184,3 @@ def _picture(frame: bytes) -> ipywidgets.Image:
 
 
 # ------------------------------------------------------------------------------------------ training curve
-
-
-class LiveCurve:
-    """Loss (left axis) and PSNR in dB (right axis) against the step, redrawn in place while training runs.
-
-        curve = LiveCurve("toy roads, 32 tokens")
-        for record in train(...):      # {"step": 200, "loss": 0.041, "psnr": 21.3}; keys may be missing
-            curve.update(record)
-        curve.close()
-
-    every: seconds between two redraws; default 2 when somebody watches, 30 when `headless()`.
-    Outside a Jupyter kernel it only collects; `figure()` gives the matplotlib figure anywhere.
-    """
-
-    def __init__(
-        self, title: str = "", xlabel: str = "step", ylabel: str = "loss", *, every: float | None = None
-    ):
-        self.title, self.xlabel, self.ylabel = title, xlabel, ylabel
-        self.every = (30.0 if headless() else 2.0) if every is None else every
-        self.points: dict[str, list[tuple[float, float]]] = {"loss": [], "psnr": []}
-        self._handle, self._drawn_at = None, -float("inf")
-
-    def update(self, record: dict) -> None:
-        """Add {"step": int, "loss": float, "psnr": float in dB}; missing, None or NaN adds no point."""
-        for key, points in self.points.items():
-            if record.get(key) is not None and np.isfinite(record[key]):
-                points.append((float(record.get("step", len(points))), float(record[key])))
-        if time.monotonic() - self._drawn_at >= self.every:
-            self._draw()
-
-    def close(self) -> None:
-        """Draw the final state, whatever the pace."""
-        self._draw()
-
-    def figure(self):
-        """The curve as a matplotlib Figure. It belongs to no pyplot state, so there is nothing to close."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7.2, 2.9), layout="constrained")
-        left = figure.add_subplot()
-        left.set_title(self.title, loc="left", fontsize=11, fontweight="bold")
-        left.set_xlabel(self.xlabel, color="#555")
-        right = left.twinx()
-        for axis, key, label, colour in (
-            (left, "loss", self.ylabel, "#3b6fd4"), (right, "psnr", "PSNR (dB)", "#d9772b"),
-        ):  # fmt: skip
-            _draw_line(axis, np.array(self.points[key], float).reshape(-1, 2), colour)
-            axis.set_ylabel(label, color=colour)
-            axis.tick_params(colors="#555", length=0)
-            axis.spines[:].set_visible(False)
-        left.spines["bottom"].set(visible=True, color="#bbb")
-        left.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-        left.set_axisbelow(True)
-        right.set_visible(bool(self.points["psnr"]))
-        values = [v for _, v in self.points["loss"] if v > 0]
-        if values and len(values) == len(self.points["loss"]) and max(values) > 20 * min(values):
-            left.set_yscale("log")
-        return figure
-
-    def _draw(self) -> None:
-        if kernel_shell() is None or not any(self.points.values()):
-            return
-        from IPython import display
-
-        buffer = io.BytesIO()
-        self.figure().savefig(buffer, format="png", dpi=144, facecolor="white")
-        image = display.Image(buffer.getvalue(), width=680, alt=f"{self.ylabel} and PSNR by {self.xlabel}")
-        if self._handle is None:
-            self._handle = display.display(image, display_id=True)
-        else:
-            self._handle.update(image)
-        self._drawn_at = time.monotonic()
-
-
-def _draw_line(axis, points: np.ndarray, colour: str) -> None:
-    """points [n, 2]. Few points: a line with dots. Many: the raw values pale, their moving average strong."""
-    x, y = points[:, 0], points[:, 1]
-    if len(x) < 60:
-        axis.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=3)
-        return
-    window = max(3, len(y) // 40)
-    padded = np.pad(y, (window // 2, window - 1 - window // 2), mode="edge")
-    axis.plot(x, y, color=colour, linewidth=0.7, alpha=0.25)
-    axis.plot(x, np.convolve(padded, np.ones(window) / window, mode="valid"), color=colour, linewidth=1.8)

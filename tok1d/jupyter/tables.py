@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from IPython.display import Markdown
 
-from tok1d.config.metrics import NUMBERS
+from tok1d.config.registry import NUMBERS
+from tok1d.runs import Run
 
 NAMES = {
     "num_tokens": "tokens", "bits": "bits / image", "encode_images_per_s": "encoded / s",
@@ -92,3 +96,39 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
+
+
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """The report's facts, for `tables.facts`."""
+    counts = Counter(row["status"] for row in report["tensors"])
+    keys = ("init_from", "encoder_init", "network", "source", "sha256")
+    facts = {key: report[key] for key in keys if key in report}
+    if "changes" in report:
+        facts["changes"] = "<br>".join(report["changes"]) or "none"
+    other = ("new", "dropped") if "init_from" in report else ("dropped", "missing", "unexpected")
+    facts |= {f"tensors {status}": counts[status] for status in ("loaded", "resampled", *other)}
+    for name, value in report.get("cosine", {}).items():
+        facts[f"cosine with timm's own forward pass, {name.replace('_', ' ')}"] = f"{value:.6f}"
+    return facts | {
+        "fair random baseline": report["fair_pair"],
+        "plain random differs in": "<br>".join(report["differences_from_plain_random"]) or "nothing",
+    }
+
+
+def explanations(report: dict[str, Any]) -> list[dict[str, str]]:
+    """Rows, for `tables.table`, of what was not simply copied; alike tensors together."""
+    groups = Counter(
+        (re.sub(r"\.\d+\.", ".*.", row["name"]), row["status"], row["reason"])
+        for row in report["tensors"]
+        if row["reason"]
+    )
+    rows = [dict(tensor=n, how_many=str(count), status=s, reason=r) for (n, s, r), count in groups.items()]
+    every = "every tensor was copied as it is" if report["tensors"] else "all weights are random"
+    return rows or [dict(tensor="", how_many="", status="", reason=every)]
+
+
+def learning(run: Run) -> list[dict[str, Any]]:
+    """Rows, for `tables.table`, of which parameters of a trained run learned."""
+    path = run / "load_report.json"
+    rows = json.loads(path.read_text()).get("parameters") if path.exists() else None
+    return rows or [{"part": "trained before this was recorded"}]

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 from tok1d.config.registry import timm_name
 from tok1d.config.schema import LossConfig, TokenizerConfig
-from tok1d.losses.frozen import Frozen
-from tok1d.losses.loss_weights import ALIGN_ASKED, frozen_encoder
+from tok1d.losses.frozen import ALIGN_ASKED, Frozen, frozen_encoder
 from tok1d.models.encoder import Encoder
 from tok1d.models.tokenizer import Reconstruction, Tokenizer
 from tok1d.models.vit import mixing_matrix

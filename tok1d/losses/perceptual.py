@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from tok1d.config.registry import TIMM
 from tok1d.config.schema import ConfigError, LossConfig
-from tok1d.losses.frozen import Frozen, enlarged
-from tok1d.losses.loss_weights import VGG16_SHA256, perceptual_remedy, perceptual_weights
+from tok1d.losses.frozen import VGG16_SHA256, Frozen, enlarged, perceptual_remedy, perceptual_weights
 from tok1d.models.weights import Weights, read_file
 
 VGG16_LAYERS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3

@@ -21,7 +21,7 @@ from tok1d.models.vit import build_vit, mixing_matrix, prefix_mask, through
 
 
 class Encoder(nn.Module):
-    """Built with random weights, from the config alone; `tok1d.models.load_report.start_encoder` fills in
+    """Built with random weights, from the config alone; `tok1d.models.pretrained.start_encoder` fills in
     pretrained ones.
     """
 
@@ -34,7 +34,7 @@ class Encoder(nn.Module):
             mixing_matrix(config.num_latent_tokens, config.grid**2) if config.token_mixing else None
         )  # [K, N]
         self.elastic = config.elastic
-        self.recompute = False  # activations, in the backward pass: see `tok1d.training.speed`
+        self.recompute = False  # activations, in the backward pass: see `tok1d.training.parallelize`
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from huggingface_hub import constants
@@ -20,7 +23,40 @@ from torch import Tensor
 
 from tok1d.config.registry import BACKBONES, TIMM
 from tok1d.config.schema import ConfigError, StartConfig, TokenizerConfig
-from tok1d.models.hub import hub_file
+
+SECONDS = 5.0  # that a connection may take
+
+
+def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
+    """A file of a repository, from the cache on this machine or fetched; `HF_HUB_OFFLINE=1` is honoured.
+
+    Without internet it fails at once: the hub's own client would try for half a minute. Raises what
+    `huggingface_hub.hf_hub_download` does.
+    """
+    from huggingface_hub import constants, hf_hub_download
+
+    offline = constants.HF_HUB_OFFLINE or not can_reach(constants.ENDPOINT)
+    return Path(hf_hub_download(repository, name, revision=revision, local_files_only=offline))
+
+
+def can_reach(endpoint: str) -> bool:
+    """Whether a connection can be made, asked until it can; where there is a proxy that is its business."""
+    if endpoint not in _reached and (urlsplit(endpoint).scheme in getproxies() or reachable(endpoint)):
+        _reached.add(endpoint)
+    return endpoint in _reached
+
+
+_reached: set[str] = set()
+
+
+def reachable(endpoint: str) -> bool:
+    url = urlsplit(endpoint)
+    port = url.port or (80 if url.scheme == "http" else 443)
+    try:
+        socket.create_connection((url.hostname, port), SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 class Weights(NamedTuple):
@@ -171,3 +207,22 @@ def remedy(command: str, weights: str) -> str:
 
 def _remedy(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked) -> str:
     return remedy(command(tokenizer, start, asked), asked.weights)
+
+
+def model_sha256(model: Any) -> str:
+    """A hash over all weights and the config of a module; of another object its class's name."""
+    from torch import nn  # here, so that cards can be read without it
+
+    if not isinstance(model, nn.Module):
+        return f"none: a {type(model).__qualname__} without weights"
+    found = hashlib.sha256(str(getattr(model, "config", "")).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(as_bytes(tensor))
+    return found.hexdigest()
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    import torch
+
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

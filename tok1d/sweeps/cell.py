@@ -20,11 +20,10 @@ from pathlib import Path
 
 import psutil
 
-from tok1d.following import FOLLOWS
 from tok1d.runs import TRY_AGAIN, Run
-from tok1d.sweeps.after_run import arguments, left
+from tok1d.sweeps.after import arguments, left
 from tok1d.sweeps.plan import SweepConfig
-from tok1d.system import locked, no_space, replacing
+from tok1d.system import FOLLOWS, locked, no_space, replacing
 
 STATUS = "status.json"
 BEAT = 5.0  # seconds between signs of life

@@ -1,11 +1,13 @@
-"""What is looked at before a sweep starts: that the data and weights of each run are there.
+"""What a sweep needs and takes, before it starts: data and weights of each run, hours from a short probe.
 
 What is heavy to import is imported where it is needed, so that a sweep that needs no weights starts at once.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from tok1d.config.schema import (
     Config,
@@ -18,6 +20,75 @@ from tok1d.config.schema import (
 )
 from tok1d.data.sources import find_sources
 from tok1d.sweeps.plan import Cell, Plan
+
+PEAK_SHARE = 0.4  # of a GPU's dense bf16 peak that training reaches
+PROBE = 1e11  # FLOPs of the probe's forward pass, about
+STARTING = 30.0  # seconds that a run takes beside its steps
+
+
+class Estimate(NamedTuple):
+    where: str
+    slots: int  # runs at a time
+    hours: float  # of the whole sweep
+    longest: float  # hours of its longest run
+
+
+def estimates(plan: Plan, slots: int) -> list[Estimate]:
+    """On this machine, from a short probe, and on one and eight H100; slots share a CPU."""
+    import torch
+
+    from tok1d.models.flops import PEAKS
+
+    flops = [training_flops(cell) for cell in plan.cells]
+    rate = probe(plan.cells[flops.index(min(flops))]) / (1 if torch.cuda.is_available() else slots)
+    gpus = plan.config.gpus_per_run
+    found = [estimate("this machine", slots, flops, rate)]
+    for count in (1, 8):
+        h100 = PEAKS["H100"] * PEAK_SHARE * min(gpus, count)
+        found.append(estimate(f"{count} H100", max(1, count // gpus), flops, h100))
+    return found
+
+
+def estimate(where: str, slots: int, flops: list[float], rate: float) -> Estimate:
+    hours = sorted(((f / rate + STARTING) / 3600 for f in flops), reverse=True)
+    ends = [0.0] * slots
+    for each in hours:  # the longest first, each on the slot that is free first
+        ends[ends.index(min(ends))] += each
+    return Estimate(where, slots, max(ends), hours[0])
+
+
+def training_flops(cell: Cell) -> float:
+    """FLOPs of a training, forwards and backwards: encoder, decoder, and the perceptual loss."""
+    from tok1d.models.flops import forward_flops, vgg_flops
+
+    image = 3 * forward_flops(cell.tokenizer)  # backwards costs twice as much
+    if cell.train.perceptual_weight:
+        image += 3 * vgg_flops(cell.tokenizer.image_size)  # of image and reconstruction, and backwards of one
+    return image * cell.train.batch_size * cell.train.steps
+
+
+def probe(cell: Cell) -> float:
+    """FLOP/s that training this tokenizer reaches on this machine: the better of two steps after one."""
+    import torch
+
+    from tok1d.models.flops import forward_flops
+    from tok1d.models.tokenizer import Tokenizer
+
+    config = cell.tokenizer
+    batch = min(cell.train.batch_size, max(1, int(PROBE / forward_flops(config))))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = Tokenizer(config).to(device)
+    images = torch.rand(batch, 3, config.image_size, config.image_size, device=device)
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = tokenizer(images).images.float().mean()
+        loss.backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return 3 * batch * forward_flops(config) / min(seconds[1:])
 
 
 def missing(plan: Plan) -> list[str]:
@@ -51,7 +122,7 @@ def needs(cell: Cell, plan: Plan) -> Iterator[tuple]:
 
 def start_weights(init: str, size: str, start: StartConfig) -> None:
     if start.init_from:
-        from tok1d.models.parents import read_parent
+        from tok1d.models.finetune import read_parent
 
         read_parent(start.init_from)
     elif init != "random":
@@ -62,13 +133,13 @@ def start_weights(init: str, size: str, start: StartConfig) -> None:
 
 def weights_of_losses(config: LossConfig) -> None:
     if config.perceptual_weight or config.adversarial_weight or config.align_weight:
-        from tok1d.losses.loss_weights import loss_weights
+        from tok1d.losses.frozen import loss_weights
 
         loss_weights(config)
 
 
 def weights_of_metrics(config: EvalConfig) -> None:
-    from tok1d.evaluation.metric_weights import metric_weights
+    from tok1d.evaluation.features import metric_weights
 
     metric_weights(config)
 
@@ -76,3 +147,24 @@ def weights_of_metrics(config: EvalConfig) -> None:
 def part(config: Config, cls: type[Config]) -> Config:
     """The values of `config` that `cls` has."""
     return cls(**{name: getattr(config, name) for name in cls.model_fields})
+
+
+def describe(plan: Plan, done: list[bool], slots: int) -> int:
+    """What would be done, what it needs that is not there, and about how long it would take on `slots` at a
+    time; `done` says which runs are finished.
+    """
+    for cell, is_done in zip(plan.cells, done, strict=True):
+        print(f"{cell.name:40} {cell.train.steps:>9,} steps" + ("  finished" if is_done else ""))
+    print(f"{len(plan.cells)} runs, {sum(done)} finished")
+    wrong = missing(plan)
+    for sentence in wrong:
+        print(f"missing: {sentence}")
+    todo = [cell for cell, is_done in zip(plan.cells, done, strict=True) if not is_done]
+    for e in estimates(plan._replace(cells=todo), slots) if todo else ():
+        runs = f"{e.slots} run{'s' * (e.slots > 1)} at a time"
+        print(f"about {spoken(e.hours)} on {e.where} ({runs}; the longest run {spoken(e.longest)})")
+    return 1 if wrong else 0
+
+
+def spoken(hours: float) -> str:
+    return f"{hours:,.0f} hours" if hours > 2 else f"{max(1, 60 * hours):.0f} minutes"

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from tok1d.config.fields import Float, FolderName, Int, Ints, Text
-from tok1d.config.parse import check_counts, parse, read_params, read_yaml
+from tok1d.config.parse import check_counts, own_parameters, parse, read_params, read_yaml
 from tok1d.config.schema import (
     NOTEBOOKS,
     Config,
@@ -35,7 +35,6 @@ from tok1d.config.schema import (
     TokenizerConfig,
     TrainConfig,
 )
-from tok1d.jupyter.execute import own_parameters
 from tok1d.runs import Run
 
 PLACES = {  # parameters that say where a run goes, and what to type instead

@@ -12,15 +12,41 @@ import json
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from tok1d.config.schema import ConfigError
 from tok1d.evaluation.card import protocol
+from tok1d.figures.draw import redraw
+from tok1d.jupyter.execute import execute
 from tok1d.jupyter.tables import name_of, shown
 from tok1d.runs import Run, RunError
 from tok1d.system import replacing
+
+NOTEBOOK = Path("notebooks/figures.ipynb")
+
+
+def redraw_all(outputs: Path, params: dict[str, Any]) -> int:
+    """Execute the figures notebook for each folder of finished runs, and draw published figures of numbers
+    again from their JSON. One sweep that cannot be drawn does not keep others; returns an exit status.
+    """
+    sweeps = sorted({done.parents[1] for done in outputs.glob("*/*/done.json")})
+    failed = 0
+    for sweep in sweeps:
+        try:
+            execute(NOTEBOOK, params | {"outputs": str(outputs), "sweep": sweep.name})
+        except (ConfigError, RunError) as error:
+            print(f"tok1d: {sweep}: {error}", file=sys.stderr)
+            failed += 1
+    drawn = [path for path in sorted(outputs.glob("published/**/*.json")) if redraw(path)]
+    print(
+        f"{len(sweeps) - failed} of {len(sweeps)} sweeps and {len(drawn)} published figures are drawn again"
+    )
+    return int(failed > 0)
+
 
 PUBLISHED = Path("outputs/published")
 BEGIN, END = "<!-- results: written by tok1d publish -->", "<!-- end of results -->"

@@ -23,10 +23,9 @@ from parsl.executors import HighThroughputExecutor
 from tok1d.config.parse import parse
 from tok1d.config.schema import NOTEBOOKS, ConfigError
 from tok1d.runs import RunError
-from tok1d.sweeps.after import after_sweep
-from tok1d.sweeps.after_run import left
+from tok1d.sweeps.after import after_sweep, left
 from tok1d.sweeps.cell import CellFailed, run_cell
-from tok1d.sweeps.dry_run import missing
+from tok1d.sweeps.dry_run import describe, missing
 from tok1d.sweeps.plan import Cell, Plan
 from tok1d.sweeps.table import Table, write_plan
 from tok1d.system import locked, replacing
@@ -35,7 +34,7 @@ SITE = Path("params/sites/local.py")
 # Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one
 INTERCHANGE = """
 import runpy, sys
-from tok1d.following import end_with
+from tok1d.system import end_with
 end_with(int(sys.argv.pop()))
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
@@ -61,27 +60,10 @@ def run_sweep(plan: Plan, site: Path = SITE) -> int:
     return 1 if failed else 0
 
 
-def describe(plan: Plan, site: Path) -> int:
-    """What would be done, what it needs that is not there, and about how long it would take."""
-    from tok1d.sweeps.estimate import estimates  # torch, which a sweep's driver does without
-
-    done = [finished(cell, plan) for cell in plan.cells]
-    for cell, is_done in zip(plan.cells, done, strict=True):
-        print(f"{cell.name:40} {cell.train.steps:>9,} steps" + ("  finished" if is_done else ""))
-    print(f"{len(plan.cells)} runs, {sum(done)} finished")
-    wrong = missing(plan)
-    for sentence in wrong:
-        print(f"missing: {sentence}")
+def dry_run(plan: Plan, site: Path = SITE) -> int:
+    """Print what `run_sweep` would do, what is missing for it, and the hours; the exit status."""
     slots = sum(slots_of(executor) for executor in load_site(site, plan).executors)
-    todo = [cell for cell, is_done in zip(plan.cells, done, strict=True) if not is_done]
-    for e in estimates(plan._replace(cells=todo), slots) if todo else ():
-        runs = f"{e.slots} run{'s' * (e.slots > 1)} at a time"
-        print(f"about {spoken(e.hours)} on {e.where} ({runs}; the longest run {spoken(e.longest)})")
-    return 1 if wrong else 0
-
-
-def spoken(hours: float) -> str:
-    return f"{hours:,.0f} hours" if hours > 2 else f"{max(1, 60 * hours):.0f} minutes"
+    return describe(plan, [finished(cell, plan) for cell in plan.cells], slots)
 
 
 def finished(cell: Cell, plan: Plan) -> bool:

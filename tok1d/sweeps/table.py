@@ -12,7 +12,7 @@ from typing import Any
 
 from IPython.display import DisplayHandle
 
-from tok1d.headless import headless
+from tok1d.environment import headless
 from tok1d.jupyter.tables import table
 from tok1d.runs import Run, RunError
 from tok1d.sweeps.cell import BEAT, STATUS

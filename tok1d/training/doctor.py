@@ -5,7 +5,7 @@
     tok1d doctor RUN                       # afterwards, from the run folder
 
 What is looked for, and when it counts, is in `tok1d.training.symptoms`; what to try, in
-`tok1d.training.advice`.
+`tok1d.training.symptoms`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from tok1d.config.diagnoses import DIAGNOSES, Diagnosis
+from tok1d.config.registry import DIAGNOSES, Diagnosis
 from tok1d.runs import Run, RunError
 from tok1d.training.symptoms import CHECKS, Case, Context, Record
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import torch
+from torch import nn
 
-from tok1d.config.schema import StartConfig, TokenizerConfig, TrainConfig
+from tok1d.config.schema import ConfigError, StartConfig, TokenizerConfig, TrainConfig
 from tok1d.distributed import is_main
-from tok1d.losses.loss_weights import loss_weights
+from tok1d.losses.frozen import loss_weights
 from tok1d.models.encoder import Encoder
 from tok1d.models.finetune import start_from
-from tok1d.models.load_report import start_encoder
+from tok1d.models.pretrained import start_encoder
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
+from tok1d.training.parallelize import whole
 
 
 def prepare_start(run: Run, tokenizer: TokenizerConfig, config: TrainConfig) -> dict[str, Any]:
@@ -58,3 +61,41 @@ def read_report(run: Run) -> dict[str, Any]:
 def write_report(run: Run, report: dict[str, Any]) -> None:
     if is_main():
         run.write_json("load_report.json", report)
+
+
+def add_parameters(run: Run, model: nn.Module, optimizers: list) -> None:
+    """Add to the run's report, between a backward pass and its step, which parameters learn.
+
+    Raises `ConfigError` if a trainable one is in no optimizer or two, or is reached by no gradient, or a
+    frozen one is in an optimizer.
+    """
+    path = run / "load_report.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
+    run.write_json("load_report.json", report | {"parameters": parameters(model, optimizers)})
+
+
+def parameters(model: nn.Module, optimizers: list) -> list[dict[str, Any]]:
+    """Tensors of each part: trainable, in an optimizer, with a gradient, with one that is not 0."""
+    held = Counter(id(p) for o in optimizers for group in o.param_groups for p in group["params"])
+    rows: dict[str, Counter] = {}
+    for name, p in model.named_parameters():
+        if held[id(p)] != int(p.requires_grad):
+            kind = "trainable" if p.requires_grad else "frozen"
+            raise ConfigError(
+                f"{name} is {kind} but in {held[id(p)]} optimizers: type encoder_freeze=none, and report this"
+            )
+        if p.requires_grad and p.grad is None:
+            raise ConfigError(f"{name} is trainable but reached by no gradient: report this")
+        row = rows.setdefault(part_of(name), Counter())
+        row.update(
+            tensors=1, trainable=int(p.requires_grad), in_an_optimizer=held[id(p)],
+            with_gradient=int(p.grad is not None), gradient_not_0=int(p.grad is not None and
+            bool(whole(p.grad).any())),
+        )  # fmt: skip
+    return [{"part": part, **counts} for part, counts in rows.items()]
+
+
+def part_of(name: str) -> str:
+    """`encoder.vit.blocks.0.…` is part of encoder.vit, `decoder.blocks.0.…` of decoder."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "encoder" else parts[0]

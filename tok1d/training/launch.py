@@ -3,27 +3,208 @@
 The processes come from `num_processes`, torchrun, `accelerate launch`, or srun. Same parameters, same run
 folder: `tok1d run notebooks/train.ipynb` with the same parameters then finds the trained model, evaluates it
 and finishes the run.
+
+Each process is a `tok1d train` of its own on the same parameters, and no fork of the kernel, which is what
+accelerate's `notebook_launcher` makes. Measured: a fork hangs once torch has used two OpenMP threads
+(OMP_NUM_THREADS=2); and it is refused once the kernel has made an `Accelerator` or used a GPU, as the first
+training, or evaluation, in a kernel does.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import re
+import signal
+import socket
+import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS, Config
-from tok1d.data.dataset import load_data
-from tok1d.distributed import Elsewhere, Stopped, in_turn, is_main, joined
-from tok1d.following import follow
-from tok1d.jupyter.execute import own_parameters
-from tok1d.runs import Run, RunError
+import torch
+from tqdm import tqdm
+
+from tok1d.config.parse import own_parameters, parse
+from tok1d.config.schema import NOTEBOOKS, Config, ConfigError, TokenizerConfig, TrainConfig
+from tok1d.data.dataset import Images, load_data
+from tok1d.distributed import (
+    Elsewhere,
+    Stopped,
+    in_turn,
+    is_main,
+    joined,
+    launched,
+    slurm_variables,
+)
+from tok1d.environment import headless
+from tok1d.models.tokenizer import Tokenizer
+from tok1d.runs import TRY_AGAIN, Run, RunError
+from tok1d.system import FOLLOWS, GRACE, follow
 from tok1d.training.initialize import prepare_start
-from tok1d.training.processes import IMAGES, STOPPED, run_processes, start_them
-from tok1d.training.train import stop_signals, train
+from tok1d.training.train import check_batch, stop_signals, train
+
+STOPPED = TRY_AGAIN  # exit status: a checkpoint is written
+AFTER_FAILURE = 5.0  # seconds for the others once a process has failed: they may be waiting for it
+IMAGES = "TOK1D_IMAGES"  # the fingerprint of the images that the notebook shows
+
+
+def train_anywhere(
+    run: Run,
+    images: Images,
+    tokenizer_config: TokenizerConfig,
+    config: TrainConfig,
+    on_log: Callable[[dict[str, float]], None] = lambda record: None,
+) -> Tokenizer:
+    """`train`, in `num_processes` new processes if there is to be more than one; for notebooks.
+
+    Raises what `train` raises.
+    """
+    if must_spawn(config) and not run.has_model:
+        with stop_signals() as stop:
+            train_in_processes(run, config, images.fingerprint, stop, on_log)
+        return Tokenizer.from_pretrained(run / "model").eval()
+    return train(run, images, tokenizer_config, config, on_log)
+
+
+def must_spawn(config: TrainConfig) -> bool:
+    """Whether this process is to start those that train. Raises `ConfigError` if the batch does not divide by
+    them, or there are fewer GPUs.
+    """
+    spawns = config.num_processes > 1 and not launched()
+    if spawns:
+        check_batch(config, config.num_processes)
+        gpus = torch.cuda.device_count()
+        if gpus and config.num_processes > gpus:
+            raise ConfigError(
+                f"num_processes={config.num_processes} but there are {gpus} GPUs: type num_processes={gpus}"
+            )
+    return spawns
+
+
+def train_in_processes(
+    run: Run, config: TrainConfig, fingerprint: str, stop: list, on_log: Callable[[dict[str, float]], None]
+) -> None:
+    """Train in `num_processes` new processes; `on_log` receives the records as they appear in the run folder.
+
+    `fingerprint` is that of the images to train on, `stop` a list that is no longer empty when training is to
+    end. What the processes print goes to `processes.log`. Raises `Stopped`, `RunError`.
+    """
+    log = run / "processes.log"
+    records = Records(run)
+    with open(log, "w") as out, bar(config) as progress:
+
+        def look() -> None:
+            for record in records.new():
+                progress.update(record["step"] - progress.n)
+                on_log(record)
+
+        arguments = ["train", "-f", str(run / "params.yaml")]
+        status = run_processes(arguments, config.num_processes, stop, look, out, {IMAGES: fingerprint})
+        look()
+    if status == STOPPED:
+        raise Stopped(f"stopped after step {progress.n}; the same command continues from there")
+    if status:
+        said = [line for line in log.read_text().splitlines() if line.strip()]
+        sentence = next((line.removeprefix("tok1d: ") for line in said if line.startswith("tok1d: ")), None)
+        raise RunError(sentence or f"training ended with status {status} ({said[-1:]}): see {log}")
+
+
+def run_processes(
+    arguments: list[str],
+    count: int,
+    stop: list,
+    look: Callable[[], None] = lambda: None,
+    out: IO[str] | None = None,
+    variables: dict[str, str] | None = None,
+) -> int:
+    """Run `tok1d` with `arguments` in `count` processes that train one model; returns an exit status.
+
+    They end when `stop` is no longer empty, when one of them fails, and with this process, however it ends:
+    their standard input is a pipe that closes then. `look` is called a few times a second.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    env = {"OMP_NUM_THREADS": threads} | os.environ | (variables or {})
+    env |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), FOLLOWS: "1"}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, "-m", "tok1d.cli", *arguments]
+    theirs, ours = os.pipe()
+    workers: list[subprocess.Popen] = []
+    try:
+        for rank in range(count):
+            number = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            workers.append(subprocess.Popen(command, env=env | number, stdin=theirs, stdout=out, stderr=out))
+        return wait(workers, stop, look)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def wait(workers: list[subprocess.Popen], stop: list, look: Callable[[], None]) -> int:
+    """Until all have ended: the exit status of the first that failed, or of the main one."""
+    failed, deadline = 0, float("inf")
+    while any(worker.poll() is None for worker in workers):
+        look()
+        ended = [worker.returncode for worker in workers if worker.returncode]
+        if (stop or ended) and deadline == float("inf"):
+            deadline = time.monotonic() + (GRACE if not ended or ended[0] == STOPPED else AFTER_FAILURE)
+            failed = ended[0] if ended else 0
+            for worker in workers:
+                worker.send_signal(signal.SIGTERM)
+        if time.monotonic() > deadline:
+            for worker in workers:
+                worker.kill()
+        time.sleep(0.1)
+    return failed or next((worker.returncode for worker in workers if worker.returncode), 0)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Records:
+    """The records of a run as another process writes them, each with its timing."""
+
+    def __init__(self, run: Run):
+        self.metrics, self.timings = Tail(run / "metrics.jsonl"), Tail(run / "timings.jsonl")
+        self.times: dict[int, dict[str, float]] = {}
+
+    def new(self) -> list[dict[str, float]]:
+        records = self.metrics.new()
+        self.times |= {timing["step"]: timing for timing in self.timings.new()}
+        return [record | self.times.pop(record["step"], {}) for record in records]
+
+
+class Tail:
+    """Lines of JSON that another process appends to a file, or to a new file of that name."""
+
+    def __init__(self, path: Path):
+        self.path, self.file, self.rest = path, None, ""
+        self.old = self._identity()  # what an earlier start left, which will be replaced
+
+    def _identity(self) -> int | None:
+        return self.path.stat().st_ino if self.path.exists() else None
+
+    def new(self) -> list[dict[str, float]]:
+        identity = self._identity()
+        if identity is None or identity == self.old:
+            return []
+        if self.file is None or os.fstat(self.file.fileno()).st_ino != identity:
+            self.file, self.rest = open(self.path), ""  # noqa: SIM115
+        *lines, self.rest = (self.rest + self.file.read()).split("\n")
+        return [json.loads(line) for line in lines]
+
+
+def bar(config: TrainConfig) -> tqdm:
+    """A plain progress bar over the steps, seldom redrawn when nobody watches."""
+    return tqdm(total=config.steps, desc="training", unit="step", mininterval=30 if headless() else 1)
+
 
 NOTEBOOK = Path("notebooks/train.ipynb")  # its own values count here too
 
@@ -36,7 +217,7 @@ def train_command(params: dict[str, Any], again: list[str]) -> int:
     os.environ.update(slurm_variables(os.environ))
     own = own_parameters(NOTEBOOK) if NOTEBOOK.exists() else {}
     configs = parse(own | params, *NOTEBOOKS["train"])
-    if start_them(configs[3]):
+    if must_spawn(configs[3]):
         with stop_signals() as stop:
             return run_processes(again, configs[3].num_processes, stop)
     follow()
@@ -67,28 +248,3 @@ def train_here(configs: tuple[Config, ...]) -> None:
         )
     train(run, images, tokenizer, config)
     print(f"trained: 'tok1d run {NOTEBOOK}' with the same parameters evaluates {run.path}")
-
-
-def slurm_variables(env: Mapping[str, str]) -> dict[str, str]:
-    """What torchrun would set, for a task of an srun with several; empty elsewhere, and under torchrun."""
-    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) == 1 or "RANK" in env:
-        return {}
-    node = "127.0.0.1" if env.get("SLURM_STEP_NUM_NODES") == "1" else first_node(env["SLURM_STEP_NODELIST"])
-    return {
-        "RANK": env["SLURM_PROCID"],
-        "LOCAL_RANK": env["SLURM_LOCALID"],
-        "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
-        "LOCAL_WORLD_SIZE": env["SLURM_STEP_TASKS_PER_NODE"].split("(")[0].split(",")[0],
-        "MASTER_ADDR": env.get("MASTER_ADDR") or node,
-        "MASTER_PORT": env.get("MASTER_PORT") or str(port(env)),
-    }
-
-
-def first_node(nodes: str) -> str:
-    """`gpu[07-09,12],login2` -> `gpu07`: the first name of Slurm's short form of a list."""
-    return re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
-
-
-def port(env: Mapping[str, str]) -> int:
-    """The same in all tasks of a job's step, another in the steps beside it; below what systems hand out."""
-    return 15_000 + (int(env["SLURM_JOB_ID"]) * 101 + int(env["SLURM_STEP_ID"])) % 15_000

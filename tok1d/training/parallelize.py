@@ -4,6 +4,9 @@
 optimizer's moments; nearly all weights are there. The rest (embeddings, quantizer, pixel head) stays whole in
 every process, so losses and quantizers meet ordinary tensors. Checkpoints hold whole tensors either way, so a
 run may go on with another `parallel`, on another number of devices.
+
+And on one: compiled blocks, recomputed activations, channels-last images. Nothing of that changes what is
+computed beyond rounding; attention is PyTorch's own (SDPA) through timm, both optimizers are fused.
 """
 
 from __future__ import annotations
@@ -25,6 +28,29 @@ from torch.utils import _pytree as pytree
 
 from tok1d.config.schema import TrainConfig
 from tok1d.distributed import average_gradients, world_size
+from tok1d.losses.objective import Objective
+from tok1d.models.tokenizer import Tokenizer
+
+VARIANTS = 64  # sequence lengths (an elastic tokenizer's token counts) that one block is compiled for
+
+
+def tune(model: Tokenizer, objective: Objective, config: TrainConfig) -> None:
+    """Prepare a training's networks in place; to be called once, before they are wrapped or used."""
+    model.encoder.recompute = model.decoder.recompute = config.checkpoint_activations
+    for module in (model.decoder.to_pixels, objective.perceptual, objective.discriminator):
+        if module is not None:
+            module.to(memory_format=torch.channels_last)
+    if config.compile:
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
+        for block in [*model.encoder.vit.blocks, *model.decoder.blocks]:
+            compile_block(block)
+
+
+def compile_block(block: nn.Module) -> None:
+    """Compile one transformer block. All blocks of a size share the code that the first one's compilation
+    made, so this takes seconds where compiling whole networks takes minutes.
+    """
+    block.compile(dynamic=False)
 
 
 def shard(model: nn.Module, config: TrainConfig, device: torch.device) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from tok1d.config.schema import TrainConfig
 from tok1d.data.dataset import to_float
 from tok1d.distributed import average_gradients
-from tok1d.losses.pixel import ramp
+from tok1d.losses.objective import ramp
+from tok1d.training.logbook import gradient_norms, statistics, summarise
 from tok1d.training.parallelize import average_whole_gradients, norm, pieces, unsynchronised
-from tok1d.training.records import gradient_norms, statistics, summarise
 from tok1d.training.state import State
 
 

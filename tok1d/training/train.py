@@ -16,24 +16,21 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from tok1d.config.schema import TokenizerConfig, TrainConfig
+from tok1d.config.schema import ConfigError, TokenizerConfig, TrainConfig
 from tok1d.data.dataset import Images
 from tok1d.data.loader import Loader
-from tok1d.distributed import Stopped, anywhere, everywhere, is_main, joined, same_everywhere
-from tok1d.headless import headless
-from tok1d.models.load_report import add_parameters
+from tok1d.distributed import Stopped, anywhere, everywhere, is_main, joined, same_everywhere, world_size
+from tok1d.environment import headless
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, RunError
-from tok1d.training.advice import advice
 from tok1d.training.checkpoints import load_checkpoint, save_checkpoint, save_model
-from tok1d.training.initialize import start_model
+from tok1d.training.initialize import add_parameters, start_model
 from tok1d.training.logbook import Logbook
 from tok1d.training.optim import set_learning_rate
-from tok1d.training.parallelize import wrap
-from tok1d.training.processes import start_them, train_in_processes
-from tok1d.training.speed import tune
+from tok1d.training.parallelize import tune, wrap
 from tok1d.training.state import State
 from tok1d.training.step import train_step
+from tok1d.training.symptoms import advice
 
 SETBACK = 0.3  # the learning rate's factor after going back to a checkpoint
 
@@ -47,19 +44,28 @@ def train(
 ) -> Tokenizer:
     """Train a tokenizer in `run`'s folder, from where it was left; a finished one is only loaded.
 
-    Returns the averaged (EMA) weights, in eval mode. `on_log` receives each record of `metrics.jsonl`. With
-    `num_processes` this process only starts those that train.
+    In this process, together with those it was launched with (`tok1d.training.launch` starts some). Returns
+    the averaged (EMA) weights, in eval mode. `on_log` receives each record of `metrics.jsonl`. Raises
+    `ConfigError`, `RunError`, and `Stopped` when asked to stop.
     """
-    start = start_them(config)
     with joined(), stop_signals() as stop:
-        if anywhere(run.has_model):
-            print(f"{run.path} is trained already: loading it")
-        elif start:
-            train_in_processes(run, config, images.fingerprint, stop, on_log)
-        else:
+        check_batch(config, world_size())
+        if not anywhere(run.has_model):
             with run.lock():
                 return loop(run, images, tokenizer_config, config, on_log, stop)
-        return Tokenizer.from_pretrained(run / "model").eval()
+    print(f"{run.path} is trained already: loading it")
+    return Tokenizer.from_pretrained(run / "model").eval()
+
+
+def check_batch(config: TrainConfig, processes: int) -> None:
+    """Raises `ConfigError` if a batch cannot be cut into equal parts for each process."""
+    parts = config.accumulate * processes
+    if config.batch_size % parts:
+        near = -(-config.batch_size // parts) * parts
+        raise ConfigError(
+            f"batch_size={config.batch_size} is no multiple of accumulate={config.accumulate} × {processes} "
+            f"processes: type batch_size={near}"
+        )
 
 
 def loop(

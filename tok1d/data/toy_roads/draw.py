@@ -1,8 +1,8 @@
 """Toy roads: the built-in data set of drawn dashcam scenes, labelled with weather, time of day and scene.
 
 `draw(index, size, seed)` is pure: the same picture in every process, the same scene at every size.
-`toy_scene.py` samples what there is; this file paints sky, ground, road and weather on a canvas larger than
-the picture; `toy_things.py` paints what stands between them.
+`scene.py` samples what there is; this file paints sky, ground, road and weather on a canvas larger than
+the picture; `things.py` paints what stands between them.
 """
 
 from itertools import pairwise

@@ -1,6 +1,6 @@
 """What stands beside or on a toy road: houses, trees, lamps, signs, cars; each function draws one.
 
-All take the canvas `c` of `toy_roads.py` and a `Thing` t of `toy_scene.py`; lengths are metres.
+All take the canvas `c` of `draw.py` and a `Thing` t of `scene.py`; lengths are metres.
 """
 
 from math import cos, pi, sin
