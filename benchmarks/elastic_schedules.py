@@ -25,12 +25,13 @@ from matplotlib.ticker import LogLocator
 from torch import Tensor
 from tqdm import tqdm
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS, ConfigError, TokenizerConfig, TrainConfig
-from tok1d.data.dataset import Images, load_data, to_float
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import parse_train
+from tok1d.config.schema import TokenizerConfig, TrainConfig
+from tok1d.data.dataset import ImageDataset, load_data, to_float
 from tok1d.figures.draw import save
 from tok1d.figures.images import tokens
-from tok1d.figures.style import COLOURS, STYLE
+from tok1d.figures.style import COLORS, STYLE
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers, set_learning_rate
 from tok1d.training.train import sample_num_tokens
@@ -55,7 +56,7 @@ class Schedule(NamedTuple):
 
     def count(self, step: int, tokenizer: TokenizerConfig, train: TrainConfig) -> int:
         count = sample_num_tokens(
-            step, tokenizer, train.model_copy(update={"elastic_full_share": self.share})
+            step, tokenizer, train.model_copy(update={"elastic_warmup_fraction": self.share})
         )
         rng, K = np.random.default_rng((train.seed, 3, step)), tokenizer.num_latent_tokens
         if self.prefixes == "powers" or step < self.share * train.steps:
@@ -88,9 +89,9 @@ def run_trial(trial: Trial, params: dict[str, Any], cache: str) -> list[dict[str
     """Train, and measure all along: a record a measurement and token count, with the error `mse`."""
     torch.set_num_threads(1)
     params = params | {"seed": trial.seed, "token_mixing": trial.token_mixing}
-    _, data, config, train, _ = parse(params, *NOTEBOOKS["train"])
+    _, data, config, train, _ = parse_train(params)
     images, val = load_data(data, config.image_size, cache)
-    held_out = to_float(val.centre(val.spread(32)))
+    held_out = to_float(val.center_crops(val.evenly_spaced(32)))
     torch.manual_seed(train.seed)
     model = Tokenizer(config)
     optimizers = build_optimizers(model, train)
@@ -135,10 +136,10 @@ def counts(K: int) -> list[int]:
     return sorted({1, min(8, K), K})
 
 
-def mean_image_error(images: Images, val: Images) -> float:
+def mean_image_error(images: ImageDataset, val: ImageDataset) -> float:
     """What the mean of the training images scores on the validation images that are measured."""
-    mean = to_float(images.centre(images.spread(500))).mean(0)
-    return (to_float(val.centre(val.spread(32))) - mean).square().mean().item()
+    mean = to_float(images.center_crops(images.evenly_spaced(500))).mean(0)
+    return (to_float(val.center_crops(val.evenly_spaced(32))) - mean).square().mean().item()
 
 
 # ---- what is shown ----
@@ -175,16 +176,16 @@ def draw(records: list[dict], mean_error: float) -> Figure:
 
 
 def draw_panel(axis: Axes, records: list[dict], mean_error: float, **same: Any) -> list[tuple]:
-    """A line a schedule; returns the last point of each: (loss, step, label, colour)."""
+    """A line a schedule; returns the last point of each: (loss, step, label, color)."""
     axis.axhline(mean_error, color="#888888", linestyle=":", linewidth=0.9)
     place = dict(xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", fontsize=6)
     if axis.get_subplotspec().is_first_col():
         axis.annotate("the mean image", (1, mean_error), (0, 2), color="#666666", **place)
     ends = []
-    for schedule, colour in zip(SCHEDULES, COLOURS, strict=True):
+    for schedule, color in zip(SCHEDULES, COLORS, strict=True):
         steps, losses = curve(records, schedule=schedule.label, **same)
-        axis.plot(steps, losses, color=colour)
-        ends.append((losses[-1], steps[-1], schedule.label, colour))
+        axis.plot(steps, losses, color=color)
+        ends.append((losses[-1], steps[-1], schedule.label, color))
     axis.set_yscale("log")
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axis.yaxis.set_major_formatter("{x:g}")
@@ -200,11 +201,11 @@ def label_ends(axis: Axes, ends: list[tuple[float, int, str, str]]) -> None:
     for height in at[1:]:
         places.append(max(height, places[-1] + gap))
     shift = max(sum(places) - sum(at), len(at) * (places[-1] - 1)) / len(at)
-    for place, (loss, step, name, colour) in zip(places, sorted(ends), strict=True):
+    for place, (loss, step, name, color) in zip(places, sorted(ends), strict=True):
         axis.annotate(
-            name, (step, loss), (1.08, place - shift), color=colour, textcoords="axes fraction",
+            name, (step, loss), (1.08, place - shift), color=color, textcoords="axes fraction",
             va="center", fontsize=6.5, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0,
                         "relpos": (0, 0.5)},
         )  # fmt: skip
 
@@ -233,7 +234,7 @@ def main(*texts: str) -> None:
     seeds = int(given.pop("seeds", 2))
     out = Path(given.pop("out", "outputs/published/elastic-schedules"))
     try:
-        run, data, config, _, _ = parse(DEFAULTS | given, *NOTEBOOKS["train"])
+        run, data, config, _, _ = parse_train(DEFAULTS | given)
         cache = str(run.folder.parent.parent / ".cache")
         images, val = load_data(data, config.image_size, cache)  # decoded before the processes start
     except ConfigError as error:

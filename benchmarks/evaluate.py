@@ -1,14 +1,15 @@
 """An evaluation beside PNG folders and torch-fidelity's command line: seconds for the same numbers; memory.
 
-python -m benchmarks.evaluate FRAMES [inception_weights=PATH] [images=400]
-python -m benchmarks.evaluate memory [images=4000] [inception_weights=PATH]
+python -m benchmarks.evaluate FRAMES [inception_checkpoint=PATH] [images=400]
+python -m benchmarks.evaluate memory [images=4000] [inception_checkpoint=PATH]
 
 The first measures FID and KID of a folder's photographs at 256 px, at three token counts of an elastic
 tokenizer with random weights. Ours in one process; theirs writes PNG folders, then calls `fidelity` for each
 count. The second shows the peak memory of processes that evaluate 400 images and `images` (64 px, in memory
-once, over and over): all metrics that need no weights, and the bookkeeping of codes; with `inception_weights`
-also rFID and KID, at one token count. Beside it the peak of anonymous memory: the whole counts pages of files
-too, such as features that were read, which the system takes back when it needs them.
+once, over and over): all metrics that need no weights, and the bookkeeping of codes; with
+`inception_checkpoint` also rFID and KID, at one token count. Beside it the peak of anonymous memory: the
+whole counts pages of files too, such as features that were read, which the system takes back when it needs
+them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from PIL import Image
 
 from benchmarks.silent_choices import photographs
 from tok1d.config.schema import EvalConfig, TokenizerConfig
-from tok1d.data.dataset import Images
-from tok1d.data.toy_roads.draw import draw
+from tok1d.data.dataset import ImageDataset
+from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.evaluation.evaluate import evaluate, reconstruct
 from tok1d.models.tokenizer import Tokenizer
 
@@ -43,10 +44,10 @@ def main(folder: str, *arguments: str) -> None:
     options = dict(argument.split("=", 1) for argument in arguments)
     if folder == "memory":
         for count in (400, int(options.get("images", 4000))):
-            own, seconds, _, peak = measured(roads, count, options.get("inception_weights", ""))
+            own, seconds, _, peak = measured(roads, count, options.get("inception_checkpoint", ""))
             print(f"{count} images: peak {peak:.0f} MB, anonymous {own:.0f} MB, {seconds:.0f} s", flush=True)
         return
-    weights, count = options.get("inception_weights", ""), int(options.get("images", 400))
+    weights, count = options.get("inception_checkpoint", ""), int(options.get("images", 400))
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         for name, way in {"tok1d": ours, "PNG folders and fidelity": theirs}.items():
@@ -101,7 +102,7 @@ def build(size: int) -> Tokenizer:
 
 def ours(folder: str, count: int, weights: str, temporary: str) -> list[tuple[float, float]]:
     config = EvalConfig(
-        token_counts=COUNTS, metrics="rfid,kid", inception_weights=weights, eval_images=count, resamples=0
+        token_counts=COUNTS, metrics="rfid,kid", inception_checkpoint=weights, eval_images=count, resamples=0
     )
     results = evaluate(build(256), photographs(folder), config)["results"]
     return [(row["rfid"], row["kid"]) for row in results]
@@ -133,11 +134,11 @@ def theirs(folder: str, count: int, weights: str, temporary: str) -> list[tuple[
     return found
 
 
-class Roads(Images):
+class Roads(ImageDataset):
     """Toy roads, the same 50 over and over."""
 
     def __init__(self, count: int, size: int = 64):
-        pictures = [np.asarray(draw(i, size)) for i in range(50)]
+        pictures = [np.asarray(draw_scene(i, size)) for i in range(50)]
         super().__init__(size, [f"toy-{i}" for i in range(count)], None, "roads", {})
         object.__setattr__(self, "pictures", pictures)
 
@@ -149,7 +150,7 @@ def roads(count: int, weights: str) -> float:
     """The peak of anonymous memory while that many images are evaluated, MB."""
     config = EvalConfig(token_counts=COUNTS)
     if weights:
-        config = EvalConfig(token_counts=64, metrics="psnr,ssim,rfid,kid", inception_weights=weights)
+        config = EvalConfig(token_counts=64, metrics="psnr,ssim,rfid,kid", inception_checkpoint=weights)
     peaks, done = [anonymous()], threading.Event()
 
     def watch() -> None:

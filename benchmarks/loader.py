@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the processes that measure import what they need
     from torch import Tensor
 
-    from tok1d.data.dataset import Images
+    from tok1d.data.dataset import ImageDataset
 
 SIZE, BATCH, TURNS = 256, 32, 3
 WIDTH, HEIGHT = 1280, 720
@@ -37,7 +37,7 @@ def main(folder: str = "", images: str = "400") -> None:
         if folder:
             repeat(Path(folder), data / "one class", int(images))
         else:
-            draw(data / "one class", int(images))
+            draw_scene(data / "one class", int(images))
         assert_same_pixels(data, Path(temporary, "check"))
         cache = Path(temporary, "cache")
         ways: dict[str, Callable[[Path, Path], float]] = {
@@ -69,9 +69,9 @@ def repeat(folder: Path, to: Path, count: int) -> None:
         shutil.copyfile(files[i % len(files)], to / f"{i:06}.jpg")
 
 
-def draw(to: Path, count: int, different: int = 40) -> None:
+def draw_scene(to: Path, count: int, different: int = 40) -> None:
     """`count` JPEG files of `different` toy roads."""
-    from tok1d.data.toy_roads.draw import draw as toy_road
+    from tok1d.data.toy_roads.draw import draw_scene as toy_road
 
     with tempfile.TemporaryDirectory() as temporary:
         for i in range(min(different, count)):
@@ -96,7 +96,7 @@ def image_folder(data: Path, random: bool) -> Iterable[list[Tensor]]:
     return torch.utils.data.DataLoader(datasets.ImageFolder(data, rule), BATCH, shuffle=random)
 
 
-def our_images(data: Path, cache: Path, limit: int = 0) -> Images:
+def our_images(data: Path, cache: Path, limit: int = 0) -> ImageDataset:
     import torch
 
     from tok1d.config.schema import DataConfig
@@ -144,7 +144,7 @@ def time_cached_epoch(data: Path, cache: Path) -> float:
     return our_epoch(images) / (time.process_time() - began)
 
 
-def our_epoch(images: Images) -> int:
+def our_epoch(images: ImageDataset) -> int:
     """All images of an epoch, random crops, floats as ImageFolder's; their number."""
     from tok1d.data.dataset import to_float
 

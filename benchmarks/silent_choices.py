@@ -1,6 +1,6 @@
 """How much silent choices move rFID: one codec, measured as tok1d does it and in ten other ways.
 
-python -m benchmarks.silent_choices FRAMES TRAIN [inception_weights=PATH] [images=400]     a Markdown table
+python -m benchmarks.silent_choices FRAMES TRAIN [inception_checkpoint=PATH] [images=400]     a Markdown table
 
 FRAMES and TRAIN are folders of photographs, of which `images` each are taken, spread evenly. The codec is
 JPEG of quality 20 whose decoder stops before rounding: like a neural decoder's its values are fractions, and
@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from tok1d.config.schema import EvalConfig
-from tok1d.data.dataset import Images, to_float, to_uint8
+from tok1d.data.dataset import ImageDataset, to_float, to_uint8
 from tok1d.data.decode import SUFFIXES, read_image, resize
 from tok1d.evaluation.card import differences
 from tok1d.evaluation.evaluate import UINT8, Saving, evaluate
@@ -65,12 +65,12 @@ class FloatJpeg:
 
 
 @dataclass(frozen=True)
-class Photographs(Images):
+class Photographs(ImageDataset):
     """The photographs of a folder, made square by any rule."""
 
     folder: Path
     make: Callable[[np.ndarray], np.ndarray]
-    rule: str = Images.rule
+    rule: str = ImageDataset.rule
 
     def __getitem__(self, i: int) -> np.ndarray:
         return self.make(np.asarray(read_image(self.folder / self.names[i])[0]))
@@ -128,10 +128,10 @@ def ways(frames: Photographs, train: Photographs) -> Iterator[tuple[str, Photogr
     yield "as tok1d does it", frames, {}
     yield "half of the images", frames, {"eval_images": len(frames) // 2}
     yield "statistics of training images", frames, {"reference": train}
-    yield "shorter side to 292, then cropped", frames.by("shorter side to 8/7, centre crop", larger), {}
+    yield "shorter side to 292, then cropped", frames.by("shorter side to 8/7, center crop", larger), {}
     yield "squashed instead of cropped", frames.by("squashed, antialiased bicubic", squashed), {}
-    yield "antialiased bilinear", frames.by("shorter side, antialiased bilinear, centre crop", bilinear), {}
-    yield "bicubic, not antialiased", frames.by("shorter side, aliased bicubic, centre crop", aliased), {}
+    yield "antialiased bilinear", frames.by("shorter side, antialiased bilinear, center crop", bilinear), {}
+    yield "bicubic, not antialiased", frames.by("shorter side, aliased bicubic, center crop", aliased), {}
     kept = frames.by("ours, then JPEG files of quality 95", lambda picture: as_jpeg(by_our_rule(picture)))
     yield "originals kept as JPEG, quality 95", kept, {}
     for what, saving in {
@@ -166,9 +166,9 @@ def main(folder: str, train: str, *arguments: str) -> None:
 
 def check() -> float:
     """How far the floating-point codec is from Pillow's JPEG, in levels: mean over a toy road."""
-    from tok1d.data.toy_roads.draw import draw
+    from tok1d.data.toy_roads.draw import draw_scene
 
-    picture = np.asarray(draw(0, SIZE))
+    picture = np.asarray(draw_scene(0, SIZE))
     out = io.BytesIO()
     Image.fromarray(picture).save(out, "JPEG", quality=QUALITY)
     codec, image = FloatJpeg(), torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]

@@ -7,7 +7,7 @@
 Images/s are of whole steps on images of the given `data` (default: toy roads). Shares are of each part's own
 forward and backward passes, timed alone: `data` is waiting for the loader, `encode` and `decode` the
 networks, `perceptual` (with the pixels' losses) and `discriminator` the losses, `optimizer` clipping, update
-and averaged weights. Utilisation is the FLOPs of `encode` and `decode` over their time and the device's peak:
+and averaged weights. Utilization is the FLOPs of `encode` and `decode` over their time and the device's peak:
 NVIDIA's dense bf16 peak, on a CPU what a large matrix product reaches in the same process.
 """
 
@@ -25,13 +25,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS
+from tok1d.config.parse import parse_train
 from tok1d.data.dataset import load_data, to_float
 from tok1d.data.loader import Loader
 from tok1d.models.flops import PEAKS, forward_flops
 from tok1d.models.tokenizer import Tokenizer
-from tok1d.training.parallelize import tune
+from tok1d.training.parallelize import apply_compile_and_recompute
 from tok1d.training.state import State
 from tok1d.training.step import train_step, update
 
@@ -60,16 +59,16 @@ def main(*arguments: str) -> None:
 
 
 def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[str, Any]:
-    """One row: images/s, share of each part, utilisation, peak memory in GB; for training parameters."""
+    """One row: images/s, share of each part, utilization, peak memory in GB; for training parameters."""
     with tempfile.TemporaryDirectory() as outputs:
-        configs = parse(params | {"outputs": outputs}, *NOTEBOOKS["train"])
+        configs = parse_train(params | {"outputs": outputs})
         _, data, tokenizer_config, config, _ = configs
         images, _ = load_data(data, tokenizer_config.image_size, f"{outputs}/.cache")
         accelerator = Accelerator(mixed_precision=config.mixed_precision)
         device = accelerator.device
         torch.manual_seed(0)
         state = State.new(Tokenizer(tokenizer_config), config, device)
-        tune(state.model, state.objective, config)
+        apply_compile_and_recompute(state.model, state.objective, config)
         K = tokenizer_config.num_latent_tokens
         with Loader(images, config, device) as loader:
 
@@ -83,7 +82,7 @@ def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[st
             batch = to_float(loader.parts(state.step)[0])
             memory = peak_memory(device)
             parts = {"data": waited} | {
-                name: config.accumulate * timed(part, steps, 1)
+                name: config.grad_accum_steps * timed(part, steps, 1)
                 for name, part in parts_of_step(state, batch, accelerator).items()
             }
             parts["optimizer"] = timed(lambda: update(state, config), steps, 1)
@@ -98,7 +97,7 @@ def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[st
         "parameters": f"{sum(p.numel() for p in state.model.parameters()) / 1e6:.1f} M",
         "images/s": round(config.batch_size / seconds, 2),
         **{name: f"{part / total:.1%}" for name, part in parts.items()},
-        "utilisation": f"{flops / busy / peak(device):.1%} of {peak(device) / 1e12:.2f} TFLOP/s",
+        "utilization": f"{flops / busy / peak(device):.1%} of {peak(device) / 1e12:.2f} TFLOP/s",
         "peak memory": f"{memory / 1e9:.2f} GB",
     }
 

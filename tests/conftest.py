@@ -51,7 +51,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def plain(tmp_path):
-    """`plain(7)`: seven 24 x 16 images, number i all of grey value i."""
+    """`plain(7)`: seven 24 x 16 images, number i all of gray value i."""
 
     def write(count: int) -> Path:
         (tmp_path / "plain").mkdir()

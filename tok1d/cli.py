@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tok1d.config.parse import parse, read_params
-from tok1d.config.schema import NOTEBOOKS, ConfigError, EvalConfig, fields
+import yaml
+
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import own_parameters, parse, parse_notebook, parse_train, read_params
+from tok1d.config.schema import NOTEBOOKS, EvalConfig
 from tok1d.runs import TRY_AGAIN, Lost, Run, RunError
 from tok1d.system import no_space
 
@@ -114,8 +117,11 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--title", required=True, help="what the table calls it")
     publish.set_defaults(function=_publish)
 
-    params = commands.add_parser("params", help="describe every parameter of a notebook")
+    params = commands.add_parser(
+        "params", help="every parameter of a notebook, with the value that 'tok1d run' uses"
+    )
     params.add_argument("notebook", choices=sorted(NOTEBOOKS))
+    _take_params(params)
     params.set_defaults(function=_params)
 
     prefetch = commands.add_parser(
@@ -147,9 +153,9 @@ def _params_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def _run(args: argparse.Namespace) -> None:
     from tok1d.jupyter.execute import execute
-    from tok1d.system import follow
+    from tok1d.system import end_with_stdin
 
-    follow()
+    end_with_stdin()
     execute(args.notebook, _params_of(args), args.limit, args.grace)
 
 
@@ -168,18 +174,19 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 def _prefetch(args: argparse.Namespace) -> None:
-    from tok1d.evaluation.features import metric_weights
-    from tok1d.losses.frozen import loss_weights
-    from tok1d.models.finetune import on_hub, read_parent
+    from tok1d.evaluation.features import metric_checkpoints
+    from tok1d.losses.frozen import loss_checkpoints
+    from tok1d.models.finetune import is_hub_id, read_parent
     from tok1d.models.weights import read_weights
 
     texts = [text for text in args.params if "=" in text and not Path(text).exists()]
     files = [text for text in args.params if text not in texts]
     seen = set()
     for params in [read_params(file) for file in files] or [{}]:
-        _, _, tokenizer, train, evaluation = parse(params | _pairs(texts), *NOTEBOOKS["train"])
-        wanted = loss_weights(train) + metric_weights(evaluation)
-        if on_hub(train.init_from):
+        configs = parse_train(params | _pairs(texts))
+        tokenizer, train = configs.tokenizer, configs.train
+        wanted = loss_checkpoints(train) + metric_checkpoints(configs.evaluation)
+        if is_hub_id(train.init_from):
             wanted.append(read_parent(train.init_from))
         elif not train.init_from and tokenizer.encoder_init != "random":
             wanted.append(read_weights(tokenizer, train))
@@ -209,9 +216,9 @@ def _report(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
 
-    from tok1d.system import follow
+    from tok1d.system import end_with_stdin
 
-    follow()
+    end_with_stdin()
     (config,) = parse(_params_of(args), EvalConfig)
     for line in evaluate_command(args.runs, config, args.data):
         print(line, flush=True)
@@ -266,11 +273,14 @@ def _publish(args: argparse.Namespace) -> None:
 
 
 def _params(args: argparse.Namespace) -> None:
-    for cls in NOTEBOOKS[args.notebook]:
-        print(f"# {(cls.__doc__ or cls.__name__).splitlines()[0]}")
-        for name, field in fields(cls).items():
-            default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-            print(f"{name}: {'' if default == '' else default}  # {field.description}")
+    path = Path("notebooks", f"{args.notebook}.ipynb")
+    own = own_parameters(path) if path.exists() else {}
+    for config in parse_notebook(args.notebook, own | _params_of(args)):
+        print(f"# {(type(config).__doc__ or '').splitlines()[0]}")
+        for name, value in config.model_dump(mode="json").items():
+            text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+            text = text.removesuffix("...\n").strip()
+            print(f"{name}: {text}  # {type(config).model_fields[name].description}")
         print()
 
 
@@ -281,19 +291,19 @@ def evaluate_command(folders: list[Path], config: EvalConfig, data: str) -> Iter
     """
     from tok1d.evaluation.card import same_card
     from tok1d.evaluation.runs import compare, evaluate_run
-    from tok1d.jupyter.tables import lines
+    from tok1d.jupyter.tables import table_lines
 
     runs = [Run(folder).finished for folder in folders]
     width = shutil.get_terminal_size((110, 24)).columns
     for run in runs:
         evaluation = evaluate_run(run, config, data)
         yield f"{run.path}: {evaluation['card']['images']} images"
-        yield from lines(evaluation["results"], width)
+        yield from table_lines(evaluation["results"], width)
         yield from (f"note: {warning}" for warning in evaluation["warnings"])
     same_card(runs)
     for run in runs[1:]:
         yield f"{run.path} minus {runs[0].path}, over the same images"
-        yield from lines(compare(runs[0], run, config), width)
+        yield from table_lines(compare(runs[0], run, config), width)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 @torch.no_grad()
-def from_main(value: Tensor) -> Tensor:
+def broadcast_from_main(value: Tensor) -> Tensor:
     """The main process's `value` in every process, overwriting their own; for what is drawn at random."""
     if world_size() > 1:
         dist.broadcast(value, 0)
@@ -68,7 +68,7 @@ def from_main(value: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def whole_batch(part: Tensor) -> Tensor:
+def gather_batch(part: Tensor) -> Tensor:
     """Every process's part [B, ...] of a batch -> the batch of a single process, [B · processes, ...].
 
     Parts are interleaved, as `Images.train_batch` deals them.
@@ -80,7 +80,7 @@ def whole_batch(part: Tensor) -> Tensor:
     return torch.stack(parts, 1).flatten(0, 1)
 
 
-def own_part(batch: Tensor) -> Tensor:
+def local_part(batch: Tensor) -> Tensor:
     """This process's part [B, ...] of `whole_batch`."""
     return batch[dist.get_rank() :: world_size()] if world_size() > 1 else batch
 
@@ -95,7 +95,7 @@ class Stopped(KeyboardInterrupt):
     """Training ended when it was asked to, in all processes alike, with a checkpoint to go on from."""
 
 
-class Elsewhere(RuntimeError):
+class FailedOnOtherRank(RuntimeError):
     """Another process of this run failed, and has said why."""
 
 
@@ -105,7 +105,7 @@ def launched() -> bool:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Join the processes that a launcher started, and leave them at the end; alone, or again, do nothing.
 
     Only the main one prints. If one fails the others raise `Elsewhere`, so that it is said once.
@@ -121,14 +121,14 @@ def joined() -> Iterator[None]:
         _leave()
         raise
     except Exception as error:  # no goodbye: the others may be in no state to hear it
-        if isinstance(error, Elsewhere) or not _first_to_fail():
-            raise Elsewhere(f"{type(error).__name__}: {error}") from error
+        if isinstance(error, FailedOnOtherRank) or not _first_to_fail():
+            raise FailedOnOtherRank(f"{type(error).__name__}: {error}") from error
         raise
     _leave()
 
 
 def _leave() -> None:
-    everywhere(True)
+    all_ranks(True)
     dist.destroy_process_group()
     PartialState._reset_state()
     _agreements.clear()
@@ -147,7 +147,7 @@ def _group() -> dist.ProcessGroup:
     return _agreements[0]
 
 
-def everywhere(value: bool) -> bool:
+def all_ranks(value: bool) -> bool:
     """Whether `value` holds in every process. All wait here for the last."""
     if world_size() == 1:
         return value
@@ -156,12 +156,12 @@ def everywhere(value: bool) -> bool:
     return bool(flag)
 
 
-def anywhere(value: bool) -> bool:
+def any_rank(value: bool) -> bool:
     """Whether `value` holds in some process. All wait here for the last."""
-    return not everywhere(not value)
+    return not all_ranks(not value)
 
 
-def same_everywhere(number: int) -> bool:
+def equal_on_all_ranks(number: int) -> bool:
     """Whether `number` is the same in every process. All wait here for the last."""
     if world_size() == 1:
         return True
@@ -171,7 +171,7 @@ def same_everywhere(number: int) -> bool:
 
 
 @contextlib.contextmanager
-def in_turn() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """The main process goes through the block first, then one of each other node, then the rest.
 
     So what one writes to a folder the others find there. If it fails in one, the later ones raise
@@ -185,14 +185,14 @@ def in_turn() -> Iterator[None]:
         yield
         done = True
     finally:
-        with contextlib.nullcontext() if done else contextlib.suppress(Elsewhere):
+        with contextlib.nullcontext() if done else contextlib.suppress(FailedOnOtherRank):
             for _ in turns[mine:] if done else turns[:1]:
                 _go_on(done)
 
 
 def _go_on(done: bool) -> None:
-    if not everywhere(done):
-        raise Elsewhere("another process failed")
+    if not all_ranks(done):
+        raise FailedOnOtherRank("another process failed")
 
 
 def slurm_variables(env: Mapping[str, str]) -> dict[str, str]:

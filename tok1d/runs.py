@@ -24,7 +24,9 @@ from typing import Any
 
 import yaml
 
-from tok1d.config.schema import NOTEBOOKS, Config, ConfigError, RunConfig, fields
+from tok1d.config.fields import Config, ConfigError
+from tok1d.config.parse import renamed
+from tok1d.config.schema import RunConfig, configs_of, fields
 from tok1d.environment import describe_environment
 from tok1d.system import locked, replacing
 
@@ -39,10 +41,10 @@ FREE_TO_CHANGE = {
     "parallel",
     "max_unreadable",
     "stop_on",
-    *fields(*NOTEBOOKS["reconstruct"]),
+    *fields(*configs_of("reconstruct")),
 }
 NOT_BEGUN = {
-    "encoder_weights",
+    "encoder_checkpoint",
     "encoder_revision",
     "init_from",
 }  # free as well, until the run has weights of its own
@@ -66,23 +68,23 @@ class Lost(RunError):
 
 
 class Run:
-    """A run folder. `Run(path)` reads one; `Run.start(...)` makes or continues one."""
+    """A run folder. `Run(path)` reads one; `Run.open(...)` makes or continues one."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
     @classmethod
-    def start(cls, *configs: Config) -> Run:
+    def open(cls, *configs: Config) -> Run:
         """The folder of a run with these parameters, new or to be continued. Raises `ConfigError` if it holds
         another.
         """
         run = cls(next(config for config in configs if isinstance(config, RunConfig)).folder)
         run.path.mkdir(parents=True, exist_ok=True)
-        params = run.agree(*configs)
+        params = run.check_params(*configs)
         run.write_text("params.yaml", yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
         return run
 
-    def agree(self, *configs: Config) -> dict[str, Any]:
+    def check_params(self, *configs: Config) -> dict[str, Any]:
         """These parameters by name. Raises `ConfigError` if the folder holds a run of others."""
         params = {name: value for config in configs for name, value in config.model_dump(mode="json").items()}
         free = FREE_TO_CHANGE if self.begun else FREE_TO_CHANGE | NOT_BEGUN
@@ -108,7 +110,7 @@ class Run:
 
     @property
     def params(self) -> dict[str, Any]:
-        return yaml.safe_load(self._read("params.yaml"))
+        return renamed(yaml.safe_load(self._read("params.yaml")))
 
     @property
     def done(self) -> bool:
@@ -217,9 +219,9 @@ class Run:
         """Code, versions, hardware, data fingerprints, the losses' pretrained networks, seed, wall time of
         training.
         """
-        facts = {"data": data, "losses": losses, "seed": self.params["seed"]}
-        facts["train_seconds"] = round(seconds, 1)
-        self.write_json("manifest.json", describe_environment() | facts)
+        training = {"data": data, "losses": losses, "seed": self.params["seed"]}
+        training["train_seconds"] = round(seconds, 1)
+        self.write_json("manifest.json", describe_environment() | training)
 
     def finish(self, **summary: Any) -> None:
         """Mark the run as finished. Under `tok1d run` the mark counts once the executed notebook is saved

@@ -57,7 +57,7 @@ FOLLOWS = "TOK1D_FOLLOWS"  # set: end when standard input is closed
 GRACE = 120.0  # seconds for a step and a checkpoint, before a process that was asked to stop is killed
 
 
-def follow() -> None:
+def end_with_stdin() -> None:
     """If `FOLLOWS` is set, send this process SIGTERM once its standard input is closed, so that it can write
     a checkpoint, and SIGKILL `GRACE` seconds later.
     """
@@ -73,7 +73,7 @@ def _until_closed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def end_with(pid: int) -> None:
+def end_with_parent(pid: int) -> None:
     """End this process, at once, when process `pid`, which started it, has ended."""
     threading.Thread(target=_until_orphaned, args=(pid,), daemon=True).start()
 

@@ -22,7 +22,7 @@ def test_schedules_do_what_they_say():
         assert set(drawn[label][:share]) <= {32}
         assert set(drawn[label][share:]) == (powers if share < 1000 else set())
     assert drawn["after 20 %"] == [  # what `tok1d.training.train` does itself
-        sample_num_tokens(step, tokenizer, train.model_copy(update={"elastic_full_share": 0.2}))
+        sample_num_tokens(step, tokenizer, train.model_copy(update={"elastic_warmup_fraction": 0.2}))
         for step in range(1000)
     ]
     uniform = drawn["after 20 %, uniform"]

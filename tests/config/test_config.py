@@ -3,18 +3,19 @@
 import pytest
 from pydantic import ValidationError
 
-from tok1d.config.parse import parse, read_params
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import parse, parse_train, read_params
 from tok1d.config.schema import (
     NOTEBOOKS,
-    ConfigError,
     EvalConfig,
     RunConfig,
     TokenizerConfig,
     TrainConfig,
+    configs_of,
     fields,
 )
 
-TRAIN = NOTEBOOKS["train"]
+TRAIN = configs_of("train")
 
 
 def value(name: str, given):
@@ -26,7 +27,7 @@ def value(name: str, given):
 
 def sentence(**params) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse(params, *TRAIN)
+        parse_train(params)
     text = str(caught.value)
     assert "\n" not in text and "Input should" not in text and "Value error" not in text
     return text
@@ -69,7 +70,7 @@ def sentence(**params) -> str:
         ("run", "a/b", "must be a plain name"),
         ("run", "a/b", "got 'a/b': for example type run=a-b"),
         ("run", "..", "must be a plain name"),
-        ("run", "", "got '': for example type run=run"),
+        ("run", "", "got '': for example type run=quickstart"),
         ("run", "a\n", "for example type run=a"),
         ("run", "x" * 101, "up to 100 letters"),
         ("sweep", "my runs", "for example type sweep=my-runs"),
@@ -158,7 +159,7 @@ def test_frozen():
 
 
 def test_descriptions_and_defaults_are_sound():
-    for classes in NOTEBOOKS.values():
+    for classes in map(configs_of, NOTEBOOKS):
         assert not any("%%" in field.description for field in fields(*classes).values())
         assert parse({}, *classes) == tuple(cls() for cls in classes)
         dumped = {k: v for config in parse({}, *classes) for k, v in config.model_dump(mode="json").items()}
@@ -220,5 +221,5 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_counts_to_evaluate_are_counts_the_tokenizer_has():
     assert "token_counts=128 is no count of this tokenizer" in sentence(token_counts="1,128", elastic=True)
-    assert "type 64, or elastic=true" in sentence(token_counts=8)
+    assert "type 64, or elastic=true" in sentence(token_counts=8, elastic=False)
     parse(dict(token_counts="1,8,64", elastic=True), *TRAIN)

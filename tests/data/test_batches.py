@@ -13,7 +13,7 @@ def numbers(batch: torch.Tensor) -> list[int]:
     return batch[:, 0, 0, 0].tolist()
 
 
-def test_batches_are_all_centre_crops_in_order(plain, tmp_path):
+def test_batches_are_all_center_crops_in_order(plain, tmp_path):
     images = load(plain(7), tmp_path / "cache")
     assert [numbers(batch) for batch in images.batches(3)] == [[0, 1, 2], [3, 4, 5], [6]]
     assert [numbers(batch) for batch in images.batches(3, limit=4)] == [[0, 1, 2], [3]]

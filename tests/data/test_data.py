@@ -12,9 +12,10 @@ import pytest
 from caches import load, run
 from PIL import Image
 
-from tok1d.config.schema import ConfigError, DataConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_images
-from tok1d.data.decode import centre_crop, resize
+from tok1d.data.decode import center_crop, resize
 from tok1d.data.sources import find_sources
 
 
@@ -37,7 +38,7 @@ def test_pixels_are_those_of_the_files(photos, tmp_path):
     for i, name in enumerate(images.names):
         wanted = resize(Image.open(root / name), 16)
         assert (images[i] == wanted).all()
-        assert (images.centre([i])[0].permute(1, 2, 0).numpy() == centre_crop(wanted, 16)).all()
+        assert (images.center_crops([i])[0].permute(1, 2, 0).numpy() == center_crop(wanted, 16)).all()
 
 
 # ---- the cache ----
@@ -66,7 +67,7 @@ def test_changed_file_is_read_again_even_with_its_old_size_and_date(photos, tmp_
     before = load(root, cache)
     stat = (root / "a.bmp").stat()
     spoilt = bytearray((root / "a.bmp").read_bytes())
-    spoilt[-1] ^= 255  # one colour of one pixel
+    spoilt[-1] ^= 255  # one color of one pixel
     (root / "a.bmp").write_bytes(spoilt)
     os.utime(root / "a.bmp", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     after = load(root, cache)

@@ -12,8 +12,8 @@ from hub import serve
 from loading import load, sentence
 from PIL import Image
 
-from tok1d.config.schema import ConfigError
-from tok1d.data.hf_datasets import parse
+from tok1d.config.fields import ConfigError
+from tok1d.data.hf_datasets import parse_name
 
 datasets = pytest.importorskip("datasets")
 datasets.disable_progress_bars()
@@ -66,7 +66,8 @@ def test_data_sets_on_a_disk(tmp_path, plain, kind):
 
 STREAM = """
 import sys
-from tok1d.config.schema import ConfigError, DataConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_data
 config = DataConfig(data=sys.argv[2], max_images=int(sys.argv[3]), val_data="toy-roads", toy_val_images=1)
 try:
@@ -115,12 +116,12 @@ def test_columns(tmp_path):
 
 
 def test_names():
-    assert parse("hf:owner/name") == ("owner/name", None, None, "train", "")
-    assert parse("hf:owner/name:test:photo") == ("owner/name", None, None, "test", "photo")
-    assert parse("hf:o-1/n.2/sub@refs/pr/1:val") == ("o-1/n.2", "sub", "refs/pr/1", "val", "")
+    assert parse_name("hf:owner/name") == ("owner/name", None, None, "train", "")
+    assert parse_name("hf:owner/name:test:photo") == ("owner/name", None, None, "test", "photo")
+    assert parse_name("hf:o-1/n.2/sub@refs/pr/1:val") == ("o-1/n.2", "sub", "refs/pr/1", "val", "")
     for wrong in ("hf:", "hf:name", "hf:/no/such/folder/there", "hf:owner/name@"):
         with pytest.raises(ConfigError, match="is no data set's name: type hf:owner/name"):
-            parse(wrong)
+            parse_name(wrong)
 
 
 def test_without_the_library(tmp_path, monkeypatch):

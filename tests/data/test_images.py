@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from tok1d.config.schema import ConfigError, DataConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_data, to_float, to_uint8
-from tok1d.data.decode import LONGEST, Unreadable, centre_crop, random_crop_flip, read_image, resize
+from tok1d.data.decode import LONGEST, Unreadable, center_crop, random_crop_flip, read_image, resize
 
 RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(0, 256, (12, 20, 3), np.uint8)
-GREY = COLOUR[..., 0]
+COLOR = RNG.integers(0, 256, (12, 20, 3), np.uint8)
+GRAY = COLOR[..., 0]
 MASK = (
     np.where(np.arange(20) < 10, 255, 0).astype(np.uint8)[None].repeat(12, 0)
 )  # the right half is transparent
@@ -37,26 +38,26 @@ def saved(path, image, **options) -> np.ndarray:
     return read(path)
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+def png(width: int, height: int, depth: int, color: int, rows: bytes) -> bytes:
     """A PNG by hand: kinds that Pillow cannot write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     body = chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
 
 
 def test_plain_rgb_and_its_hash(tmp_path):
     path = tmp_path / "a.png"
-    assert (saved(path, Image.fromarray(COLOUR)) == COLOUR).all()
+    assert (saved(path, Image.fromarray(COLOR)) == COLOR).all()
     assert read_image(path)[1] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_grey(tmp_path):
-    assert (saved(tmp_path / "a.png", Image.fromarray(GREY)) == GREY[..., None]).all()
-    assert set(np.unique(saved(tmp_path / "b.png", Image.fromarray(GREY).convert("1")))) == {0, 255}
+    assert (saved(tmp_path / "a.png", Image.fromarray(GRAY)) == GRAY[..., None]).all()
+    assert set(np.unique(saved(tmp_path / "b.png", Image.fromarray(GRAY).convert("1")))) == {0, 255}
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -67,18 +68,18 @@ def test_16_bit_grey_keeps_its_range(tmp_path, suffix):
     assert got[0, :5, 0].tolist() == [0, 255, 1, 50, 128] and (got == got[..., :1]).all()
 
 
-def test_16_bit_colour(tmp_path):
-    deep = COLOUR.astype(np.uint16) * 257
+def test_16_bit_color(tmp_path):
+    deep = COLOR.astype(np.uint16) * 257
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
     (tmp_path / "a.png").write_bytes(png(20, 12, 16, 2, rows))
-    assert (read(tmp_path / "a.png") == COLOUR).all()
+    assert (read(tmp_path / "a.png") == COLOR).all()
 
 
 def test_transparent_becomes_white(tmp_path):
-    over_white = np.where(MASK[..., None] > 0, COLOUR, 255)
-    assert (saved(tmp_path / "rgba.png", Image.fromarray(np.dstack([COLOUR, MASK]))) == over_white).all()
-    grey_alpha = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(MASK)])
-    assert (saved(tmp_path / "la.png", grey_alpha) == np.where(MASK > 0, GREY, 255)[..., None]).all()
+    over_white = np.where(MASK[..., None] > 0, COLOR, 255)
+    assert (saved(tmp_path / "rgba.png", Image.fromarray(np.dstack([COLOR, MASK]))) == over_white).all()
+    grey_alpha = Image.merge("LA", [Image.fromarray(GRAY), Image.fromarray(MASK)])
+    assert (saved(tmp_path / "la.png", grey_alpha) == np.where(MASK > 0, GRAY, 255)[..., None]).all()
 
 
 def test_half_transparent_is_blended(tmp_path):
@@ -105,18 +106,18 @@ def test_cmyk_jpeg(tmp_path):
 def test_exif_rotation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it 90 degrees clockwise
-    got = saved(tmp_path / "a.png", Image.fromarray(COLOUR), exif=exif)
-    assert got.shape == (20, 12, 3) and (got == np.rot90(COLOUR, -1)).all()
+    got = saved(tmp_path / "a.png", Image.fromarray(COLOR), exif=exif)
+    assert got.shape == (20, 12, 3) and (got == np.rot90(COLOR, -1)).all()
 
 
 def test_animation_gives_its_first_frame(tmp_path):
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
     got = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
     assert (got == [255, 0, 0]).all()
 
 
 def test_smaller_than_the_target_is_enlarged(tmp_path):
-    Image.fromarray(COLOUR).save(tmp_path / "a.png")
+    Image.fromarray(COLOR).save(tmp_path / "a.png")
     assert resize(read_image(tmp_path / "a.png")[0], 48).shape == (48, 80, 3)
 
 
@@ -162,7 +163,7 @@ def test_grey_without_a_known_range(tmp_path):
     assert (
         refusal(tmp_path / "float.tif")
         == refusal(tmp_path / "int.tif")
-        == "grey values without a known range"
+        == "gray values without a known range"
     )
 
 
@@ -170,7 +171,7 @@ def test_grey_without_a_known_range(tmp_path):
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif", "avif"])
 def test_garbage_is_read_or_refused_but_never_a_crash(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
-    Image.fromarray(COLOUR).save(path)
+    Image.fromarray(COLOR).save(path)
     whole, rng, refused = path.read_bytes(), np.random.default_rng(1), 0
     for _ in range(60):
         spoilt = bytearray(whole)
@@ -215,7 +216,7 @@ def test_resize_rule_is_torchvisions(target):
         (1280, 720),
     ]:
         image = Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8))
-        ours = centre_crop(resize(image, target), target)
+        ours = center_crop(resize(image, target), target)
         assert ours.shape == (target, target, 3)
         assert (ours == np.asarray(rule(image))).all(), (width, height)
 
@@ -227,7 +228,7 @@ def test_rounding_is_torchvisions_over_many_sizes():
         assert resized.shape[:2] == tuple(v2.functional.get_size(v2.functional.resize(image, [target])))
         ramp = np.broadcast_to(np.arange(resized.shape[1], dtype=np.uint8)[None, :, None], resized.shape)
         theirs = v2.functional.center_crop(torch.tensor(ramp.copy()).permute(2, 0, 1), [target, target])
-        assert (centre_crop(ramp, target)[0, :, 0] == theirs[0, 0].numpy()).all()
+        assert (center_crop(ramp, target)[0, :, 0] == theirs[0, 0].numpy()).all()
 
 
 def test_random_crops_stay_inside_and_reach_every_place():
@@ -254,7 +255,7 @@ def test_crops_come_from_the_whole_image_and_both_ways(tmp_path):
     rows = torch.cat([images.train_batch(step, 50, seed=0) for step in range(8)])[:, 0, 0].int() // 6
     mirrored = rows[:, 0] > rows[:, -1]
     first = torch.where(mirrored, rows[:, -1], rows[:, 0])
-    assert ((rows[:, 1:] - rows[:, :-1]).abs() == 1).all()  # a crop is whole: neighbours stay neighbours
+    assert ((rows[:, 1:] - rows[:, :-1]).abs() == 1).all()  # a crop is whole: neighbors stay neighbors
     assert set(first.tolist()) == set(range(1, 26)) and 150 < mirrored.sum() < 250
 
 

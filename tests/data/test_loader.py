@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from tok1d.config.schema import ConfigError, DataConfig, TrainConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig, TrainConfig
 from tok1d.data.dataset import load_data
 from tok1d.data.loader import Loader
 
@@ -33,15 +34,17 @@ def no_thread_is_left():
     assert not loader_threads()
 
 
-@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (1, 3), (2, 1), (2, 2), (3, 4)])
-def test_parts_of_all_processes_are_the_batch_of_one(images, world, accumulate):
+@pytest.mark.parametrize(("world", "grad_accum_steps"), [(1, 1), (1, 3), (2, 1), (2, 2), (3, 4)])
+def test_parts_of_all_processes_are_the_batch_of_one(images, world, grad_accum_steps):
     for step in (0, 1, 5):
         parts = []
         for rank in range(world):
-            with Loader(images, config(accumulate=accumulate), "cpu", rank, world, start=step) as loader:
+            with Loader(
+                images, config(grad_accum_steps=grad_accum_steps), "cpu", rank, world, start=step
+            ) as loader:
                 parts += loader.parts(step)
         whole = images.train_batch(step, 12, 5)
-        assert len(parts) == world * accumulate and {len(part) for part in parts} == {
+        assert len(parts) == world * grad_accum_steps and {len(part) for part in parts} == {
             len(whole) // len(parts)
         }
         assert torch.equal(torch.stack(parts, 1).flatten(0, 1), whole)
@@ -107,7 +110,7 @@ def test_closing_waits_for_nothing(images, monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(type(images), "train_batch", lambda *args, **kwargs: release.wait(20))
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), Loader(images, config(accumulate=3), "cpu"):
+    with pytest.raises(KeyboardInterrupt), Loader(images, config(grad_accum_steps=3), "cpu"):
         raise KeyboardInterrupt
     assert time.monotonic() - began < 1
     release.set()
@@ -115,7 +118,7 @@ def test_closing_waits_for_nothing(images, monkeypatch):
 
 def test_a_batch_that_cannot_be_divided(images):
     with pytest.raises(ConfigError) as caught:
-        Loader(images, config(accumulate=3), "cpu", world=8)
+        Loader(images, config(grad_accum_steps=3), "cpu", world=8)
     assert str(caught.value) == (
-        "batch_size=12 is no multiple of 8 processes times accumulate=3: type batch_size=24"
+        "batch_size=12 is no multiple of 8 processes times grad_accum_steps=3: type batch_size=24"
     )

@@ -11,7 +11,8 @@ import torch
 from loading import load, sentence
 from PIL import Image
 
-from tok1d.config.schema import ConfigError, DataConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig
 from tok1d.data.shards import braces
 from tok1d.data.sources import find_sources
 

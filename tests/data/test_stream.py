@@ -5,7 +5,8 @@ import os
 import pytest
 import torch
 
-from tok1d.config.schema import ConfigError, DataConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_data
 
 
@@ -30,7 +31,7 @@ def test_streamed_batches_are_those_of_the_cache(photos, tmp_path):
     assert len(list(cache.iterdir())) == 1 and len(val) == 1  # the validation images are kept
     wanted = kept(root, cache)
     assert images.names == wanted.names and (images[12] == wanted[12]).all()
-    assert torch.equal(images.centre(range(13)), wanted.centre(range(13)))
+    assert torch.equal(images.center_crops(range(13)), wanted.center_crops(range(13)))
     for step in (0, 1, 7):
         assert torch.equal(images.train_batch(step, 6, 3), wanted.train_batch(step, 6, 3))
         assert torch.equal(images.train_batch(step, 6, 3, 1, 2), wanted.train_batch(step, 6, 3, 1, 2))
@@ -60,7 +61,7 @@ def test_an_unreadable_streamed_image_is_replaced_by_the_next(plain, tmp_path):
         (root / f"{name}.png").write_text("no image")
     images, _ = streamed(root, tmp_path / "cache", max_unreadable=0.1)
     wanted = [{3: 5, 4: 5, 39: 0}.get(i, i) for i in range(40)]
-    assert [numbers(images.centre([i]))[0] for i in range(40)] == wanted
+    assert [numbers(images.center_crops([i]))[0] for i in range(40)] == wanted
     assert sorted(numbers(images.train_batch(0, 40, seed=0))) == sorted(wanted)
     assert images.unreadable == {f"{name}.png": "not an image" for name in ("003", "004", "039")}
     few, _ = streamed(root, tmp_path / "cache", max_unreadable=0.05)

@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tok1d.data.toy_roads.draw import SCENES, TIMES_OF_DAY, WEATHER, draw, labels
+from tok1d.data.toy_roads.draw import draw_scene
+from tok1d.data.toy_roads.scene import SCENES, TIMES_OF_DAY, WEATHER, labels
 
 FINGERPRINT = """
 import hashlib
-from tok1d.data.toy_roads.draw import draw, labels
+from tok1d.data.toy_roads.draw import draw_scene
 print(hashlib.sha256(b"".join(draw(i, 32, 3).tobytes() for i in range(12))).hexdigest(), labels(7, 3))
 """
 
 
 @cache
 def pixels(index: int, size: int = 64) -> np.ndarray:
-    """Grey values 0..1, H W."""
-    return np.asarray(draw(index, size).convert("L"), np.float32) / 255
+    """Gray values 0..1, H W."""
+    return np.asarray(draw_scene(index, size).convert("L"), np.float32) / 255
 
 
 def mean_over(statistic, **wanted: str) -> float:
@@ -33,12 +34,12 @@ def mean_over(statistic, **wanted: str) -> float:
 
 @pytest.mark.parametrize("size", [16, 64, 100, 256])
 def test_size_and_mode(size):
-    picture = draw(3, size)
+    picture = draw_scene(3, size)
     assert (picture.mode, picture.size) == ("RGB", (size, size))
 
 
 def test_same_pixels_in_another_process():
-    here = hashlib.sha256(b"".join(draw(i, 32, 3).tobytes() for i in range(12))).hexdigest()
+    here = hashlib.sha256(b"".join(draw_scene(i, 32, 3).tobytes() for i in range(12))).hexdigest()
     there = subprocess.run(
         [sys.executable, "-c", FINGERPRINT], capture_output=True, text=True, check=True
     ).stdout
@@ -46,10 +47,10 @@ def test_same_pixels_in_another_process():
 
 
 def test_order_of_drawing_does_not_matter():
-    first = draw(5, 32)
-    draw(6, 32)
-    assert draw(5, 32).tobytes() == first.tobytes()
-    assert draw(5, 32, seed=1).tobytes() != first.tobytes()
+    first = draw_scene(5, 32)
+    draw_scene(6, 32)
+    assert draw_scene(5, 32).tobytes() == first.tobytes()
+    assert draw_scene(5, 32, seed=1).tobytes() != first.tobytes()
 
 
 def test_same_scene_at_every_size():
@@ -57,7 +58,8 @@ def test_same_scene_at_every_size():
         return float(np.abs(a - b).mean())
 
     large = [
-        np.asarray(draw(i, 256).resize((64, 64), Image.Resampling.BOX).convert("L")) / 255 for i in range(24)
+        np.asarray(draw_scene(i, 256).resize((64, 64), Image.Resampling.BOX).convert("L")) / 255
+        for i in range(24)
     ]
     same = [far_apart(large[i], pixels(i)) for i in range(24)]
     other = [far_apart(large[i], pixels((i + 1) % 24)) for i in range(24)]
@@ -83,7 +85,7 @@ def test_time_of_day_can_be_seen():
     assert night < 0.65 * dusk
 
     def warmth(i: int) -> float:
-        red, _, blue = np.asarray(draw(i, 32), np.float32).reshape(-1, 3).mean(0)
+        red, _, blue = np.asarray(draw_scene(i, 32), np.float32).reshape(-1, 3).mean(0)
         return float((red - blue) / (red + blue))
 
     by_hour = {hour: [warmth(i) for i in range(60) if labels(i).timeofday == hour] for hour in TIMES_OF_DAY}
@@ -113,7 +115,7 @@ def test_weather_can_be_seen():
 @pytest.mark.parametrize(("index", "size", "seed"), [(-1, 64, 0), (0, 15, 0), (0, 1025, 0), (0, 64, -1)])
 def test_wrong_input_says_what_to_type(index, size, seed):
     with pytest.raises(ValueError, match="type "):
-        draw(index, size, seed)
+        draw_scene(index, size, seed)
 
 
 def test_labels_refuse_a_negative_index():

@@ -13,7 +13,7 @@ from tok1d.evaluation.bootstrap import (
     interval_of_sum,
 )
 from tok1d.evaluation.distances import frechet, frechet_influence, kid, kid_influence
-from tok1d.evaluation.set_metrics import set_numbers
+from tok1d.evaluation.set_metrics import set_distances
 
 REPEATS, TRUTH = 500, 4000
 DIM = 4
@@ -86,7 +86,7 @@ def test_intervals_of_a_difference_of_distances(metric, subset, monkeypatch):
     rng, differences, found, without = np.random.default_rng(4), [], [], []
     for i in range(REPEATS):
         original, *runs = two_runs(rng, 100)
-        a, b = (set_numbers(metric, original, made, resamples=1)[metric] for made in runs)
+        a, b = (set_distances(metric, original, made, resamples=1)[metric] for made in runs)
         subsets = None if a.subsets is None else b.subsets - a.subsets
         differences.append(b.value - a.value)
         found.append(interval_of_sum([b.parts - a.parts, *deviations(subsets)], 1000, seed=i))
@@ -96,12 +96,12 @@ def test_intervals_of_a_difference_of_distances(metric, subset, monkeypatch):
     assert (coverage(without, truth) < 0.9) == (subset == 25)
 
 
-def test_intervals_of_what_lies_in_neighbourhoods():
+def test_intervals_of_what_lies_in_neighborhoods():
     """Of precision, recall, density and coverage, and of their differences."""
     rng, values, found = np.random.default_rng(5), {}, {}
     for _ in range(200):
         original, *runs = two_runs(rng, 100)
-        a, b = (set_numbers("prdc", original, made, resamples=1) for made in runs)
+        a, b = (set_distances("prdc", original, made, resamples=1) for made in runs)
         for name in a:
             change = b[name].value - a[name].value
             interval = interval_by_halves(change, b[name].subsets - a[name].subsets)

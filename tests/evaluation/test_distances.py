@@ -9,7 +9,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from tok1d.evaluation import distances
 from tok1d.evaluation.distances import frechet, frechet_infinity, gaussian, kid, small_sample_warning
-from tok1d.evaluation.prdc import Neighbourhoods, half, prdc
+from tok1d.evaluation.prdc import NearestNeighbors, half, prdc
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def test_precision_and_recall_are_those_of_torch_fidelity(k):
 
 
 def test_prdc_of_points_on_a_line():
-    """Real 0 1 2 10, each with a neighbourhood of radius 1 but the last, of 8; fake 2.5, 2.6 and 30."""
+    """Real 0 1 2 10, each with a neighborhood of radius 1 but the last, of 8; fake 2.5, 2.6 and 30."""
     real, fake = (torch.tensor(x)[:, None] for x in ([0.0, 1, 2, 10], [2.5, 2.6, 30.0]))
     found = prdc(real, fake, k=1)
     assert found.precision == pytest.approx(2 / 3)  # not 30
@@ -138,19 +138,19 @@ def test_prdc_of_points_on_a_line():
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_neighbourhoods_in_a_half_are_those_of_the_half_alone(paired):
+def test_neighborhoods_in_a_half_are_those_of_the_half_alone(paired):
     real, made = (
         features(*MANY),
         features(300, 64, seed=1, scale=0.8) if paired else features(280, 64, seed=1),
     )
-    near, rng = Neighbourhoods(real, made), np.random.default_rng(3)
+    near, rng = NearestNeighbors(real, made), np.random.default_rng(3)
     for _ in range(5):
         some = half(len(real), rng)
         others = some if paired else half(len(made), rng)
-        assert near.numbers(some, others) == pytest.approx(prdc(real[some], made[others]))
-    halves = near.halves(paired)
+        assert near.prdc(some, others) == pytest.approx(prdc(real[some], made[others]))
+    halves = near.random_halves(paired)
     assert all(len(values) == 100 and values.std() > 0 for values in halves.values())
-    again = Neighbourhoods(real, made).halves(paired)
+    again = NearestNeighbors(real, made).random_halves(paired)
     assert all((again[name] == halves[name]).all() for name in halves)
 
 

@@ -10,7 +10,7 @@ from evaluating import Means, build, roads
 
 from tok1d.config.schema import EvalConfig
 from tok1d.evaluation.evaluate import evaluate
-from tok1d.evaluation.measured import Peer, as_measured
+from tok1d.evaluation.measured import ForeignTokenizer, as_measurable
 from tok1d.evaluation.workers import devices_for, in_order
 
 TWO = ("cpu", "cpu")
@@ -37,8 +37,8 @@ def test_two_devices_give_the_numbers_of_one(peer, tmp_path):
 def test_features_of_two_devices_are_those_of_one(real_weights, tmp_path):
     config = EvalConfig(
         metrics="rfid,lpips", token_counts="2,8", eval_batch_size=1, resamples=20,
-        inception_weights=str(real_weights / "inception_fid.pth"),
-        lpips_weights=str(real_weights / "vgg16_features_keras.pth"),
+        inception_checkpoint=str(real_weights / "inception_fid.pth"),
+        lpips_checkpoint=str(real_weights / "vgg16_features_keras.pth"),
     )  # fmt: skip
     found, features = [], []
     for name, devices in (("one", ()), ("two", TWO)):
@@ -88,12 +88,12 @@ def test_an_error_of_one_device_ends_all():
 
 def test_which_devices_are_used(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    measured = as_measured(build(), EvalConfig())
+    measured = as_measurable(build(), EvalConfig())
     assert devices_for(measured, EvalConfig()) == [torch.device("cpu")]
     measured.device = torch.device("cuda", 2)
     own = [torch.device("cuda", i) for i in (2, 0, 1, 3)]
     assert devices_for(measured, EvalConfig()) == own
     assert devices_for(measured, EvalConfig(eval_devices=2)) == own[:2]
-    peer = Peer(Means(), EvalConfig())
+    peer = ForeignTokenizer(Means(), EvalConfig())
     peer.device = torch.device("cuda", 1)
     assert devices_for(peer, EvalConfig()) == [torch.device("cuda", 1)]

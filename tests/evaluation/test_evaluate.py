@@ -13,7 +13,8 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from tok1d.config.schema import ConfigError, EvalConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import evaluate, reconstruct
 from tok1d.evaluation.image_metrics import ms_ssim, psnr, ssim
@@ -52,7 +53,7 @@ def test_one_pass_gives_what_each_count_alone_gives(quantizer, tmp_path):
     config = EvalConfig(eval_batch_size=3, resamples=50)
     evaluation = evaluate(tokenizer, images, config, table=tmp_path / "eval.parquet")
     assert [row["num_tokens"] for row in evaluation["results"]] == [1, 2, 4, 8]
-    originals = images.centre(range(7))
+    originals = images.center_crops(range(7))
     pictures = reconstruct(tokenizer, originals, (1, 2, 4, 8))
     table = pd.read_parquet(tmp_path / "eval.parquet")
     for row in evaluation["results"]:
@@ -91,7 +92,7 @@ def test_a_codec_is_measured_under_the_same_card(tmp_path):
     ours = evaluate(build(), roads(6), EvalConfig())
     evaluation = evaluate(Jpeg(), roads(6), EvalConfig(), table=tmp_path / "eval.parquet")
     (row,) = evaluation["results"]
-    files = Jpeg().encode(to_float(roads(6).centre(range(6))))
+    files = Jpeg().encode(to_float(roads(6).center_crops(range(6))))
     assert row["num_tokens"] is None and row["bits"] == 8 * np.mean([len(file) for file in files])
     assert 20 < row["psnr"] < 50
     differ = {k for k, v in evaluation["card"].items() if v != ours["card"][k]}

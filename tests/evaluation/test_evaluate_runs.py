@@ -9,12 +9,13 @@ import torch
 from evaluating import FAST, TINY, finished_run
 
 from tok1d.cli import main
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS, ConfigError, EvalConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import parse_train
+from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.image_metrics import psnr
 from tok1d.evaluation.runs import compare, evaluate_run, evaluation_images, worst
-from tok1d.jupyter.tables import lines
+from tok1d.jupyter.tables import table_lines
 from tok1d.runs import Run, RunError
 
 
@@ -80,7 +81,7 @@ def test_differences_are_paired_over_images(tmp_path):
         (["--data", "nowhere"], "there is no nowhere"),
         (["--data", "EMPTY"], "there are no images in"),
         (["-p", "metrics=psnr,fid"], "each of metrics must be of psnr, ssim"),
-        (["-p", "metrics=lpips", "-p", "lpips_weights=gone.pth"], "there is no file gone.pth"),
+        (["-p", "metrics=lpips", "-p", "lpips_checkpoint=gone.pth"], "there is no file gone.pth"),
         (["-p", "token_counts=9"], "token_counts=9 is no count of this tokenizer"),
     ],
 )
@@ -99,7 +100,7 @@ def test_errors_are_one_sentence_and_earlier_results_stay(tmp_path, arguments, s
 
 
 def test_runs_that_cannot_be_evaluated(tmp_path, capsys):
-    begun = Run.start(*parse(TINY | {"outputs": tmp_path, "run": "begun"}, *NOTEBOOKS["train"]))
+    begun = Run.open(*parse_train(TINY | {"outputs": tmp_path, "run": "begun"}))
     lost = finished_run(tmp_path, "lost")
     (lost / "model" / "model.safetensors").unlink()
     for run, sentence in ((begun, "is not a finished run"), (lost, "has lost its weights")):
@@ -116,7 +117,7 @@ def test_from_a_number_to_the_images_behind_its_worst_cases(tmp_path):
     table = pd.read_parquet(run / "eval.parquet")
     lowest = np.sort(table[table.num_tokens == 2].psnr)[:5]
     np.testing.assert_array_equal(cases.rows.psnr, lowest)
-    assert torch.equal(cases.originals, images.centre(cases.rows.image.tolist()))
+    assert torch.equal(cases.originals, images.center_crops(cases.rows.image.tolist()))
     shown = psnr(to_float(cases.reconstructions), to_float(cases.originals))
     np.testing.assert_allclose(shown, lowest, rtol=1e-4)  # they are the very images
     assert len(worst(run, "code_perplexity").rows) == 10
@@ -144,7 +145,7 @@ def test_what_is_measured_is_neither_measured_again_nor_lost(tmp_path):
 
 def test_a_table_that_is_wider_than_the_terminal_becomes_several():
     rows = [{"num_tokens": k, "psnr": 20.0, "psnr_interval": [19.0, 21.0], "ssim": 0.5} for k in (8, 16)]
-    (head, *_), narrow = lines(rows), lines(rows, width=36)
+    (head, *_), narrow = table_lines(rows), table_lines(rows, width=36)
     assert len(narrow) == 6 and max(map(len, narrow)) <= 36
     assert narrow[0].split() == ["tokens", "PSNR", "(dB)"] and narrow[3].split() == ["tokens", "SSIM"]
-    assert lines(rows, width=len(head)) == lines(rows)
+    assert table_lines(rows, width=len(head)) == table_lines(rows)

@@ -9,7 +9,7 @@ from degraded import jpeg, squares, stacked
 from torch_fidelity import calculate_metrics
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
-from tok1d.config.schema import ConfigError
+from tok1d.config.fields import ConfigError
 from tok1d.evaluation.distances import frechet
 from tok1d.evaluation.features import Extractor, FeatureStore, build_extractor, extractor_weights
 
@@ -42,7 +42,7 @@ def test_fid_is_that_of_torch_fidelity_from_files(extractor, frames, real_weight
     a, b = extractor(stacked(images)), extractor(stacked(worse))
     assert frechet(a, b) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
     half = build_extractor("inception", str(real_weights / "inception_fid.pth"), dtype="float16")
-    assert half.facts["dtype"] == "float16" and not torch.equal(half(stacked(images[:1])), a[:1])
+    assert half.card["dtype"] == "float16" and not torch.equal(half(stacked(images[:1])), a[:1])
     assert abs(frechet(half(stacked(images)), half(stacked(worse))) - frechet(a, b)) < 0.1
 
 
@@ -81,7 +81,7 @@ def test_an_extractor_is_frozen_and_says_what_it_is(extractor):
     assert not extractor.training and not any(p.requires_grad for p in extractor.parameters())
     features = extractor(torch.zeros(1, 3, 32, 48, dtype=torch.uint8))
     assert features.shape == (1, 2048) and features.dtype == torch.float32
-    facts = extractor.facts
+    facts = extractor.card
     assert facts["source"].endswith("inception_fid.pth") and len(facts["sha256"]) == 64
     assert "torch-fidelity" in facts["library"] and "299 px" in facts["input"]
     assert facts["dtype"] == "float32"
@@ -98,8 +98,8 @@ def test_building_one_leaves_random_numbers_alone(real_weights):
 @pytest.mark.parametrize(
     ("name", "command", "parameter"),
     [
-        ("inception", "tok1d prefetch metrics=rfid", "inception_weights=PATH"),
-        ("dinov2", "tok1d prefetch dino_size=S metrics=frechet_dinov2", "dino_weights=PATH"),
+        ("inception", "tok1d prefetch metrics=rfid", "inception_checkpoint=PATH"),
+        ("dinov2", "tok1d prefetch dino_size=S metrics=frechet_dinov2", "dino_checkpoint=PATH"),
     ],
 )
 def test_without_a_file_or_with_a_wrong_one_it_is_one_sentence(

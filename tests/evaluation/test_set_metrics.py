@@ -33,14 +33,14 @@ def test_rfid_is_that_of_the_features_and_originals_are_read_once(weights, passe
     config = EvalConfig(
         metrics="rfid,kid,prdc",
         token_counts=8,
-        inception_weights=weights,
+        inception_checkpoint=weights,
         eval_batch_size=4,
         resamples=50,
     )
     tokenizer, images = build(), roads(N)
     evaluation = evaluate(tokenizer, images, config, cache=tmp_path, table=tmp_path / "eval.parquet")
     assert sum(passes) == 2 * N
-    originals = images.centre(range(N))
+    originals = images.center_crops(range(N))
     extractor = build_extractor("inception", weights)
     real, made = extractor(originals), extractor(reconstruct(tokenizer, originals, (8,))[8])
     row = evaluation["results"][-1]
@@ -68,7 +68,7 @@ def test_rfid_is_that_of_the_features_and_originals_are_read_once(weights, passe
 
 def test_two_runs_are_compared_over_the_same_images(weights, tmp_path, capsys):
     a, b = finished_run(tmp_path, "a"), finished_run(tmp_path, "b", seed=1)
-    arguments = ["-p", "metrics=psnr,rfid", "-p", f"inception_weights={weights}", "-p", "token_counts=4"]
+    arguments = ["-p", "metrics=psnr,rfid", "-p", f"inception_checkpoint={weights}", "-p", "token_counts=4"]
     assert main(["evaluate", str(a.path), str(b.path), *arguments, "-p", "resamples=100"]) == 0
     said = capsys.readouterr().out
     difference = b.evaluation["results"][0]["rfid"] - a.evaluation["results"][0]["rfid"]
@@ -81,7 +81,7 @@ def test_two_runs_are_compared_over_the_same_images(weights, tmp_path, capsys):
 
 def test_differences_of_every_distance_have_intervals(weights, tmp_path):
     a, b = finished_run(tmp_path, "a"), finished_run(tmp_path, "b", seed=1)
-    config = EvalConfig(metrics="rfid,kid,prdc", token_counts=4, inception_weights=weights, resamples=100)
+    config = EvalConfig(metrics="rfid,kid,prdc", token_counts=4, inception_checkpoint=weights, resamples=100)
     for run in (a, b):
         evaluate_run(run, config)
     names = ("rfid", "kid", "precision", "recall", "density", "coverage")
@@ -100,7 +100,7 @@ def test_differences_of_every_distance_have_intervals(weights, tmp_path):
 
 
 def test_prefetch_names_the_files_of_metrics(real_weights, capsys):
-    files = {"inception_weights": "inception_fid.pth", "lpips_weights": "vgg16_features_keras.pth"}
+    files = {"inception_checkpoint": "inception_fid.pth", "lpips_checkpoint": "vgg16_features_keras.pth"}
     values = [f"{parameter}={real_weights / name}" for parameter, name in files.items()]
     assert main(["prefetch", "metrics=psnr,rfid,kid,lpips", *values]) == 0
     said = capsys.readouterr().out
@@ -109,7 +109,7 @@ def test_prefetch_names_the_files_of_metrics(real_weights, capsys):
 
 def test_a_missing_file_is_one_sentence(tmp_path, capsys):
     run = finished_run(tmp_path, "a")
-    files = {"rfid": "inception_weights", "frechet_dinov2": "dino_weights", "lpips": "lpips_weights"}
+    files = {"rfid": "inception_checkpoint", "frechet_dinov2": "dino_checkpoint", "lpips": "lpips_checkpoint"}
     for metric, parameter in files.items():
         asked = ["-p", f"metrics={metric}", "-p", f"{parameter}=gone.pth"]
         assert main(["evaluate", str(run.path), *asked]) == 1

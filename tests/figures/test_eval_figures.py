@@ -4,13 +4,13 @@ import pytest
 from evaluating import FAST, build, finished_run, roads
 from PIL import Image
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NUMBERS
-from tok1d.config.schema import ConfigError
 from tok1d.evaluation.runs import evaluate_run, evaluation_images
 from tok1d.evaluation.tokens import token_ids
 from tok1d.figures import codebook, rate_distortion
 from tok1d.figures.quality import quality
-from tok1d.jupyter.tables import lines, table
+from tok1d.jupyter.tables import show_table, table_lines
 from tok1d.runs import RunError
 
 
@@ -66,7 +66,7 @@ def test_the_id_matrix_and_positions_are_those_of_the_images(run):
 
 
 def test_effects_are_of_the_swapped_token_alone(run):
-    tokenizer, originals = build(), roads(3).centre(range(3))
+    tokenizer, originals = build(), roads(3).center_crops(range(3))
     maps = codebook.effects(tokenizer, originals, [0, 7])
     assert maps.shape == (2, 3, 32, 32) and (maps >= 0).all() and maps.max() > 0
     alike = originals[:1].expand(2, -1, -1, -1)  # the next image has the same tokens
@@ -90,5 +90,5 @@ def test_tables_print_an_interval_after_its_number():
         {"num_tokens": 4, "psnr": 21.456, "psnr_interval": [21.0, 22.0]},
         {"num_tokens": 8, "kid": 0.0123},
     ]
-    assert "| 4 | 21.46\u00a0(21.00\u00a0…\u00a022.00) |  |" in table(rows).data
-    assert lines(rows)[-1].endswith("12.30") and NUMBERS["kid"].label in lines(rows)[0]
+    assert "| 4 | 21.46\u00a0(21.00\u00a0…\u00a022.00) |  |" in show_table(rows).data
+    assert table_lines(rows)[-1].endswith("12.30") and NUMBERS["kid"].label in table_lines(rows)[0]

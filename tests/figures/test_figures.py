@@ -5,13 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from figure_runs import drawn
 from PIL import Image
 
 from tok1d.evaluation.card import card_id, protocol
-from tok1d.figures.draw import FIGURES, draw, redraw
-from tok1d.figures.quality import at_counts
-from tok1d.figures.seed_numbers import BY_ENCODER
+from tok1d.figures.draw import FIGURES, draw_figure, redraw
+from tok1d.figures.quality import PUBLISHED, at_counts
 from tok1d.figures.style import spread
 from tok1d.runs import RunError, find_runs
 
@@ -110,7 +110,7 @@ def test_a_run_whose_card_differs_is_refused_by_name(folder, name):
         shown = (
             ("a0", "b0", "b1", "c0") if name == "token-counts" else ()
         )  # else it is that of an elastic run
-        draw(name, find_runs(folder, shown), folder / "figures")
+        draw_figure(name, find_runs(folder, shown), folder / "figures")
     assert not (folder / "figures").exists()
 
 
@@ -143,11 +143,11 @@ def test_without_psnr_or_images_of_a_count_it_is_said(folder, capsys):
     for run in find_runs(folder):
         alter(run, lambda row: row.update(rfid=row.pop("psnr")))
     for name, options in (("rate-distortion", {}), ("encoders", {"num_tokens": 1})):
-        draw(name, find_runs(folder), folder / "figures", **options)
+        draw_figure(name, find_runs(folder), folder / "figures", **options)
     said = capsys.readouterr().out
     assert "was evaluated without psnr: 'tok1d evaluate" in said and "encoders is not drawn" not in said
     shutil.rmtree(find_runs(folder, ("b0",))[0] / "recon")
-    draw("encoders", find_runs(folder), folder / "figures")
+    draw_figure("encoders", find_runs(folder), folder / "figures")
     assert "encoders is not drawn" in capsys.readouterr().out
 
 
@@ -164,8 +164,8 @@ def test_elastic_and_fixed_are_compared_if_nothing_else_differs(folder):
 
 
 def test_what_cannot_be_drawn_is_said(folder, capsys):
-    draw("elastic", find_runs(folder, ("a0", "b0")), folder / "figures")
-    draw("token-counts", find_runs(folder, ("b0", "c0")), folder / "figures")
+    draw_figure("elastic", find_runs(folder, ("a0", "b0")), folder / "figures")
+    draw_figure("token-counts", find_runs(folder, ("b0", "c0")), folder / "figures")
     said = capsys.readouterr().out
     assert "elastic is not drawn: it needs both elastic and fixed runs" in said
     assert "token-counts is not drawn: it needs more than one token count" in said
@@ -204,7 +204,7 @@ def test_labels_do_not_cover_each_other():
     assert places[2] == 0.1 and places[4] == 0.9 and places[[0, 1, 3]].mean() == pytest.approx(0.51)
 
 
-def test_published_numbers_of_the_seed_are_hollow_marks_of_rfid_alone(folder):
+def test_published_numbers_of_the_reference_are_hollow_marks_of_rfid_alone(folder):
     def hollow(metric: str) -> list:
         kept = drawn(folder, "quality", metric=metric)
         lines = FIGURES["quality"].draw(kept["drawn"], metric=metric).axes[0].lines
@@ -216,12 +216,13 @@ def test_published_numbers_of_the_seed_are_hollow_marks_of_rfid_alone(folder):
     for run in find_runs(folder):
         alter(run, lambda row: row.update(rfid=50.0, rfid_interval=[45.0, 55.0]))
         run.write_json("params.yaml", run.params | {"random_like": "", "encoder_init": "mae"})
-    assert not hollow("rfid")  # of other images than those of the seed
+    assert not hollow("rfid")  # of other images than those of the reference
     for run in find_runs(folder):
         run.write_json("params.yaml", run.params | bdd)
     kept = drawn(folder, "quality", metric="rfid")["drawn"]
     assert {d["series"] for d in kept} == {"fixed", "elastic"}
     (line,) = hollow("rfid")
-    assert list(line.get_ydata()) == list(BY_ENCODER["mae"].values())
-    assert np.allclose(line.get_xdata(), list(BY_ENCODER["mae"]), rtol=0.1)
+    theirs = yaml.safe_load(PUBLISHED.read_text())["clear_daytime"]["mae"]
+    assert list(line.get_ydata()) == list(theirs.values())
+    assert np.allclose(line.get_xdata(), list(theirs), rtol=0.1)
     assert not hollow("psnr")

@@ -4,14 +4,13 @@ import pytest
 from patients import start_run
 from small_run import SMALL
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS
-from tok1d.figures.series import Series, series_of, shared_count, stem
+from tok1d.config.parse import parse_train
+from tok1d.figures.series import Series, common_prefix, series_of, shared_count
 from tok1d.runs import Run, RunError
 
 
 def run(folder, name: str, **params) -> Run:
-    return Run.start(*parse(SMALL | {"outputs": str(folder), "run": name} | params, *NOTEBOOKS["train"]))
+    return Run.open(*parse_train(SMALL | {"outputs": str(folder), "run": name} | params))
 
 
 def named(runs: list[Run]) -> dict[str, list[str]]:
@@ -61,7 +60,7 @@ def test_no_two_lines_have_one_name(tmp_path):
 def test_runs_of_which_no_two_belong_together_go_by_their_names(tmp_path):
     runs = [run(tmp_path, "mine", elastic=True), run(tmp_path, "other")]
     assert list(named(runs)) == ["mine", "other"]
-    assert stem([Run("a/mae-64-s0"), Run("a/mae-64-s12")]) == "mae-64"
+    assert common_prefix([Run("a/mae-64-s0"), Run("a/mae-64-s12")]) == "mae-64"
 
 
 def test_kinds_are_compared_at_64_tokens_or_where_most_are(tmp_path):

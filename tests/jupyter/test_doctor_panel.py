@@ -7,7 +7,7 @@ from browser import REPO, chromium
 from nbformat.v4 import new_code_cell, new_notebook
 from patients import COLLAPSED, PLAYING, records, start_run, write
 
-from tok1d.jupyter.live import DoctorPanel, figure, panel_html
+from tok1d.jupyter.live import DoctorPanel, draw_panel, panel_html
 from tok1d.runs import Run
 from tok1d.training.doctor import examine
 
@@ -31,7 +31,7 @@ def test_panel_says_and_shows(run, capsys):
 
 
 def test_panel_draws_what_there_is():
-    plain = figure(records())
+    plain = draw_panel(records())
     titles = [axis.get_title(loc="left") for axis in plain.axes if axis.get_visible()]
     assert titles == [
         "loss terms",
@@ -39,10 +39,10 @@ def test_panel_draws_what_there_is():
         "variation over images",
         "codes of a batch",
     ]
-    more = figure(records(**PLAYING, loader_wait=0.1))
+    more = draw_panel(records(**PLAYING, loader_wait=0.1))
     assert len([axis for axis in more.axes if axis.get_visible()]) == 6
     sick = records(token_variation=1e-4)
-    marked = figure(sick, examine(sick))
+    marked = draw_panel(sick, examine(sick))
     assert [len(axis.patches) for axis in marked.axes[:4]] == [0, 0, 1, 1]
     assert panel_html([], []).count("no complaint") == 1
 

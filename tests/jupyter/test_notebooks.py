@@ -15,8 +15,8 @@ import yaml
 from browser import chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
 from workbench import ENV, REPO, TINY, command, tok1d_run, train_tiny
 
-from tok1d.config.parse import assigned, parse, read_params
-from tok1d.config.schema import NOTEBOOKS
+from tok1d.cli import main
+from tok1d.config.parse import assigned, parse_notebook, parse_train, read_params
 from tok1d.figures.draw import FIGURES
 from tok1d.runs import Run
 
@@ -212,18 +212,28 @@ def test_shape_of_a_notebook(path):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_parameters_of_a_notebook_are_those_of_its_configs(path):
-    parse(defaults(path.stem), *NOTEBOOKS[path.stem])
+def test_a_parameters_cell_repeats_the_defaults_of_the_schema(path):
+    assert parse_notebook(path.stem, defaults(path.stem)) == parse_notebook(path.stem, {})
+
+
+def test_params_are_those_of_a_run(tmp_path, capsys, monkeypatch):
+    """`tok1d params train -p x` prints the `params.yaml` of a run made with the same `-p x`."""
+    monkeypatch.chdir(REPO)
+    given = TINY | {"outputs": tmp_path, "lr": "1e-4", "run": "mine", "token_counts": "1,4"}
+    assert main(["params", "train", *(word for n, v in given.items() for word in ("-p", f"{n}={v}"))]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    train_tiny(**given)
+    assert printed == yaml.safe_load((tmp_path / "runs" / "mine" / "params.yaml").read_text())
 
 
 def test_quickstart_is_what_the_train_notebook_does_by_itself():
     quickstart = yaml.safe_load((REPO / "params" / "quickstart.yaml").read_text())
-    assert parse(quickstart, *NOTEBOOKS["train"]) == parse(defaults("train"), *NOTEBOOKS["train"])
+    assert parse_train(quickstart) == parse_train(defaults("train"))
 
 
 @pytest.mark.parametrize("path", sorted((REPO / "params").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_params_file_is_valid(path):
-    parse(defaults("train") | read_params(path), *NOTEBOOKS["train"])
+    parse_train(defaults("train") | read_params(path))
 
 
 def defaults(notebook: str) -> dict:

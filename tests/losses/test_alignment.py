@@ -10,9 +10,10 @@ from checkpoints import NANO, save_upstream
 from torch import nn
 from torchvision.transforms.functional import center_crop, pil_to_tensor
 
-from tok1d.config.schema import ConfigError, LossConfig, TokenizerConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import LossConfig, TokenizerConfig
 from tok1d.losses.alignment import build_alignment
-from tok1d.losses.frozen import loss_weights
+from tok1d.losses.frozen import loss_checkpoints
 from tok1d.models.tokenizer import Tokenizer
 
 TINY = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
@@ -30,9 +31,9 @@ def nano_file(tmp_path_factory) -> Path:
     return save_upstream("dinov2", tmp_path_factory.mktemp("dinov2"), **NANO)[0]
 
 
-def nano(align: str, file: Path, **changes) -> tuple[Tokenizer, nn.Module]:
+def nano(align_features: str, file: Path, **changes) -> tuple[Tokenizer, nn.Module]:
     tokenizer = Tokenizer(TokenizerConfig(**TINY | changes))
-    config = LossConfig(align=align, align_size="nano", align_weights=str(file))
+    config = LossConfig(align_features=align_features, align_size="nano", align_checkpoint=str(file))
     return tokenizer, build_alignment(config, tokenizer)
 
 
@@ -51,10 +52,12 @@ def test_the_backbone_is_its_librarys_at_its_own_patch_size(real_weights, frames
     """Fed 224 px in patches of 14, which are the tokenizer's 256 px in patches of 16."""
     file = real_weights / "dinov2_vits14_imgfocus.pth"
     tokenizer = Tokenizer(TokenizerConfig(**TINY | dict(image_size=256, patch_size=16)))
-    config = LossConfig(align_size="S", align_weights=str(file), align_weight=1)
+    config = LossConfig(align_size="S", align_checkpoint=str(file), align_weight=1)
     alignment = build_alignment(config, tokenizer)
-    assert alignment.facts["name"] == "vit_small_patch14_dinov2" and alignment.facts["source"] == str(file)
-    assert alignment.facts["sha256"] == loss_weights(config)[0].sha256
+    assert alignment.provenance["name"] == "vit_small_patch14_dinov2" and alignment.provenance[
+        "source"
+    ] == str(file)
+    assert alignment.provenance["sha256"] == loss_checkpoints(config)[0].sha256
 
     native = timm.create_model("vit_small_patch14_dinov2", img_size=224, num_classes=0).eval()
     state = torch.load(file, weights_only=True)
@@ -66,8 +69,8 @@ def test_the_backbone_is_its_librarys_at_its_own_patch_size(real_weights, frames
     assert (alignment.backbone(images) - theirs).abs().max() < 1e-3 * theirs.abs().max()
 
 
-@pytest.mark.parametrize("align", ["decoder", "tokens"])
-def test_a_tokenizer_learns_what_the_backbone_knows(align, real_weights, frames):
+@pytest.mark.parametrize("align_features", ["decoder", "tokens"])
+def test_a_tokenizer_learns_what_the_backbone_knows(align_features, real_weights, frames):
     """The head alone can tell only what patches have in common; with the tokenizer it learns each image's."""
     images = photos(frames[:3], 32)
     start = 0.0
@@ -76,7 +79,9 @@ def test_a_tokenizer_learns_what_the_backbone_knows(align, real_weights, frames)
         torch.manual_seed(0)
         tokenizer = Tokenizer(TokenizerConfig(**TINY)).train()
         config = LossConfig(
-            align=align, align_size="S", align_weights=str(real_weights / "dinov2_vits14_imgfocus.pth")
+            align_features=align_features,
+            align_size="S",
+            align_checkpoint=str(real_weights / "dinov2_vits14_imgfocus.pth"),
         )
         alignment = build_alignment(config, tokenizer)
         moving = [*alignment.parameters(), *(tokenizer.parameters() if learns == "both" else [])]
@@ -88,18 +93,18 @@ def test_a_tokenizer_learns_what_the_backbone_knows(align, real_weights, frames)
             loss.backward()
             optimizer.step()
         losses[learns] = loss.item()
-    print(f"\n{align}: {start:.3f} -> {losses}")
+    print(f"\n{align_features}: {start:.3f} -> {losses}")
     assert losses["both"] < 0.6 * start and losses["both"] < 0.9 * losses["head alone"]
 
 
 # --------------------------------------------------------------------------------------- any, at size nano
 
 
-@pytest.mark.parametrize("align", ["decoder", "tokens"])
+@pytest.mark.parametrize("align_features", ["decoder", "tokens"])
 @pytest.mark.parametrize("head", ["patch", "cnn"])
-def test_gradients_reach_the_encoder_and_the_head_but_not_the_backbone(align, head, nano_file):
+def test_gradients_reach_the_encoder_and_the_head_but_not_the_backbone(align_features, head, nano_file):
     cnn = dict(decoder_head=head, cnn_channels=32, cnn_multipliers=(1, 1, 1, 2))
-    tokenizer, alignment = nano(align, nano_file, **cnn)
+    tokenizer, alignment = nano(align_features, nano_file, **cnn)
     images = torch.rand(2, 3, 32, 32)
     loss = alignment(tokenizer(images), images)
     assert loss.ndim == 0 and 0 < loss < 2
@@ -134,7 +139,7 @@ def test_building_the_backbone_leaves_the_random_numbers_of_others(nano_file):
         torch.manual_seed(3)
         tokenizer = Tokenizer(TokenizerConfig(**TINY))
         mark = torch.rand(1)
-        config = LossConfig(align_size="nano", align_weights=str(file))
+        config = LossConfig(align_size="nano", align_checkpoint=str(file))
         heads.append((mark, build_alignment(config, tokenizer).head[0].weight))
     assert torch.equal(heads[0][0], heads[1][0]) and torch.equal(heads[0][1], heads[1][1])
     torch.manual_seed(3)
@@ -150,20 +155,20 @@ def test_building_the_backbone_leaves_the_random_numbers_of_others(nano_file):
             dict(align_to="mae", align_size="S"),
             "align_to=mae was published in no size S: type align_size=B or L",
         ),
-        (dict(align_weights="no.pth"), "there is no file no.pth"),
-        (dict(align_to="mae", align_size="nano", align_weights="nano"), "is not for mae of size nano"),
+        (dict(align_checkpoint="no.pth"), "there is no file no.pth"),
+        (dict(align_to="mae", align_size="nano", align_checkpoint="nano"), "is not for mae of size nano"),
     ],
 )
 def test_a_backbone_that_cannot_be_had_is_one_sentence(params, said, nano_file, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    if params.get("align_weights") == "nano":
-        params = params | dict(align_weights=str(nano_file))
+    if params.get("align_checkpoint") == "nano":
+        params = params | dict(align_checkpoint=str(nano_file))
     with pytest.raises(ConfigError) as caught:
         build_alignment(LossConfig(**params), Tokenizer(TokenizerConfig(**TINY)))
     text = str(caught.value)
     assert said in text and "\n" not in text and "encoder_" not in text
-    assert "align_weights=PATH" in text
+    assert "align_checkpoint=PATH" in text
 
 
 def test_random_is_nothing_to_align_to():

@@ -7,13 +7,14 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from checkpoints import randomise
+from checkpoints import randomize
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms.functional import to_tensor
 
-from tok1d.config.schema import ConfigError, LossConfig
-from tok1d.data.toy_roads.draw import draw
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import LossConfig
+from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.losses.adversarial import PatchGAN, build_discriminator
 
 
@@ -24,7 +25,7 @@ def seeded():
 
 
 def scenes(count: int, side: int) -> torch.Tensor:
-    return torch.stack([to_tensor(draw(i, side)) for i in range(count)])
+    return torch.stack([to_tensor(draw_scene(i, side)) for i in range(count)])
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def dino_file(tmp_path_factory) -> Path:
     """A DINO ViT-S in timm's published format, with random weights."""
     torch.manual_seed(0)
     model = timm.create_model("vit_small_patch16_224.dino", num_classes=0)
-    randomise(model)
+    randomize(model)
     path = tmp_path_factory.mktemp("dino") / "model.safetensors"
     save_file(model.state_dict(), path)
     return path
@@ -40,7 +41,9 @@ def dino_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(params=["patchgan", "features"])
 def net(request, dino_file) -> nn.Module:
-    return build_discriminator(LossConfig(discriminator=request.param, discriminator_weights=str(dino_file)))
+    return build_discriminator(
+        LossConfig(discriminator=request.param, discriminator_checkpoint=str(dino_file))
+    )
 
 
 def blurred(images: torch.Tensor) -> torch.Tensor:
@@ -129,7 +132,7 @@ def test_patchgan_learns_to_tell_blurred_from_sharp():
 
 @torch.no_grad()
 def test_features_are_timms_with_dinos_normalisation(dino_file):
-    net = build_discriminator(LossConfig(discriminator="features", discriminator_weights=str(dino_file)))
+    net = build_discriminator(LossConfig(discriminator="features", discriminator_checkpoint=str(dino_file)))
     library = timm.create_model("vit_small_patch16_224.dino", num_classes=0)
     assert timm.models.load_checkpoint(library, str(dino_file)) is not None
     images = scenes(1, 224)
@@ -143,7 +146,7 @@ def test_features_are_timms_with_dinos_normalisation(dino_file):
 
 
 def test_the_vit_is_frozen_in_train_mode_too(dino_file):
-    net = build_discriminator(LossConfig(discriminator="features", discriminator_weights=str(dino_file)))
+    net = build_discriminator(LossConfig(discriminator="features", discriminator_checkpoint=str(dino_file)))
     net.train()
     vit = net.taps.net.encoder
     assert not vit.training and not any(p.requires_grad for p in vit.parameters())
@@ -153,8 +156,8 @@ def test_the_vit_is_frozen_in_train_mode_too(dino_file):
 
 
 def test_which_dino_it_is_and_what_to_type_without(dino_file, tmp_path, monkeypatch):
-    config = LossConfig(discriminator="features", discriminator_weights=str(dino_file))
-    facts = build_discriminator(config).facts
+    config = LossConfig(discriminator="features", discriminator_checkpoint=str(dino_file))
+    facts = build_discriminator(config).provenance
     assert facts["source"] == str(dino_file) and len(facts["sha256"]) == 64
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -163,4 +166,4 @@ def test_which_dino_it_is_and_what_to_type_without(dino_file, tmp_path, monkeypa
     text = str(caught.value)
     assert "timm/vit_small_patch16_224.dino cannot be fetched" in text and "\n" not in text
     assert "tok1d prefetch discriminator=features adversarial_weight=1" in text
-    assert "discriminator_weights=PATH" in text
+    assert "discriminator_checkpoint=PATH" in text

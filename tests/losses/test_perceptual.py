@@ -8,15 +8,16 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from checkpoints import randomise
+from checkpoints import randomize
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision.transforms.functional import center_crop, gaussian_blur, pil_to_tensor
 from workbench import ENV, REPO
 
-from tok1d.config.schema import ConfigError, LossConfig
-from tok1d.losses.frozen import VGG16_SHA256, loss_weights
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import LossConfig
+from tok1d.losses.frozen import VGG16_SHA256, loss_checkpoints
 from tok1d.losses.perceptual import VGG16, build_perceptual
 
 CONVNET = "timm:test_convnext"  # of 0.3 million parameters
@@ -43,7 +44,7 @@ def convnet_file(tmp_path_factory) -> Path:
     """timm's network with random weights, in timm's format."""
     torch.manual_seed(2)
     net = timm.create_model(CONVNET.removeprefix("timm:"))
-    randomise(net)
+    randomize(net)
     path = tmp_path_factory.mktemp("convnet") / "model.safetensors"
     save_file(net.state_dict(), path)
     return path
@@ -52,7 +53,7 @@ def convnet_file(tmp_path_factory) -> Path:
 @pytest.fixture(params=["lpips", "vgg", CONVNET])
 def loss(request, vgg_file, convnet_file) -> nn.Module:
     file = convnet_file if request.param == CONVNET else vgg_file
-    return build_perceptual(LossConfig(perceptual=request.param, perceptual_weights=str(file)))
+    return build_perceptual(LossConfig(perceptual=request.param, perceptual_checkpoint=str(file)))
 
 
 def torchmetrics_lpips(file: Path) -> nn.Module:
@@ -72,11 +73,11 @@ def torchmetrics_lpips(file: Path) -> nn.Module:
 @torch.no_grad()
 def test_lpips_is_torchmetrics_number(vgg_file):
     a, b = torch.rand(2, 3, 48, 40), torch.rand(2, 3, 48, 40)
-    ours = build_perceptual(LossConfig(perceptual_weights=str(vgg_file)))
+    ours = build_perceptual(LossConfig(perceptual_checkpoint=str(vgg_file)))
     theirs = torchmetrics_lpips(vgg_file)
     want = theirs(a, b, normalize=True).mean()
     assert ours(a, b).item() == pytest.approx(want.item(), rel=1e-5)
-    theirs.train()  # the seed's defect 9: its logger did that, and dropout changed the loss from then on
+    theirs.train()  # the reference's defect 9: its logger did that, and dropout changed the loss from then on
     assert abs(theirs(a, b, normalize=True).mean() - want) > 1e-3 * want
 
 
@@ -114,7 +115,7 @@ def test_mean_over_the_batch(loss):
 def test_real_weights_on_real_frames(perceptual, real_weights, frames):
     """It grows with blur and with noise, and sees blur where the pixels hardly change."""
     file = real_weights / "vgg16_features_keras.pth"
-    loss = build_perceptual(LossConfig(perceptual=perceptual, perceptual_weights=str(file)))
+    loss = build_perceptual(LossConfig(perceptual=perceptual, perceptual_checkpoint=str(file)))
     frame = pil_to_tensor(frames[0]).float() / 255
     image = F.interpolate(center_crop(frame, min(frame.shape[1:]))[None], (128, 128), mode="area")
     blurred = [loss(gaussian_blur(image, 4 * round(s) + 5, s), image).item() for s in (0.5, 1.0, 2.0, 4.0)]
@@ -137,8 +138,8 @@ class Parent(nn.Module):
 
 
 def test_train_mode_of_the_parent_changes_nothing(convnet_file):
-    """With dropout in the network, as in the seed's LPIPS; the defect put back does change the value."""
-    loss = build_perceptual(LossConfig(perceptual=CONVNET, perceptual_weights=str(convnet_file)))
+    """With dropout in the network, as in the reference's LPIPS; the defect put back does change the value."""
+    loss = build_perceptual(LossConfig(perceptual=CONVNET, perceptual_checkpoint=str(convnet_file)))
     net = loss.features.net
     net.net.stages[0] = nn.Sequential(net.net.stages[0], nn.Dropout(0.5)).eval()
     a, b = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
@@ -159,7 +160,7 @@ def test_it_has_nothing_to_learn_and_nothing_to_save(loss):
 
 def test_building_it_leaves_the_random_numbers_of_others(vgg_file):
     before = torch.get_rng_state()
-    build_perceptual(LossConfig(perceptual_weights=str(vgg_file)))
+    build_perceptual(LossConfig(perceptual_checkpoint=str(vgg_file)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -167,13 +168,13 @@ def test_building_it_leaves_the_random_numbers_of_others(vgg_file):
 
 
 def test_another_vgg16_is_not_called_lpips(vgg_file, monkeypatch):
-    config = LossConfig(perceptual_weights=str(vgg_file), perceptual_weight=1)
-    facts = build_perceptual(config).facts
+    config = LossConfig(perceptual_checkpoint=str(vgg_file), perceptual_weight=1)
+    facts = build_perceptual(config).provenance
     assert facts["name"] == "VGG16 distance with LPIPS's linear layers, not LPIPS"
-    assert facts["source"] == str(vgg_file) and facts["sha256"] == loss_weights(config)[0].sha256
+    assert facts["source"] == str(vgg_file) and facts["sha256"] == loss_checkpoints(config)[0].sha256
     assert VGG16_SHA256 == "397923af"
     monkeypatch.setattr("tok1d.losses.perceptual.VGG16_SHA256", facts["sha256"][:8])
-    assert build_perceptual(config).facts["name"] == "LPIPS (VGG16)"
+    assert build_perceptual(config).provenance["name"] == "LPIPS (VGG16)"
 
 
 def test_names_with_and_without_prefix(vgg_file, tmp_path):
@@ -181,13 +182,13 @@ def test_names_with_and_without_prefix(vgg_file, tmp_path):
     save_file(state, tmp_path / "vgg.safetensors")
     a, b = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
     files = (str(vgg_file), str(tmp_path / "vgg.safetensors"))
-    first, second = (build_perceptual(LossConfig(perceptual_weights=file))(a, b) for file in files)
+    first, second = (build_perceptual(LossConfig(perceptual_checkpoint=file))(a, b) for file in files)
     assert torch.equal(first, second)
 
 
 @torch.no_grad()
 def test_a_network_of_timm_is_timms_with_its_own_normalisation(convnet_file):
-    loss = build_perceptual(LossConfig(perceptual=CONVNET, perceptual_weights=str(convnet_file)))
+    loss = build_perceptual(LossConfig(perceptual=CONVNET, perceptual_checkpoint=str(convnet_file)))
     overlay = dict(file=str(convnet_file))
     name = CONVNET.removeprefix("timm:")
     library = timm.create_model(name, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay)
@@ -220,11 +221,11 @@ def test_a_bad_file_is_one_sentence(broken, said, vgg_file, convnet_file, tmp_pa
     if broken == "cut":
         path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ConfigError) as caught:
-        build_perceptual(LossConfig(perceptual_weights=str(path)))
+        build_perceptual(LossConfig(perceptual_checkpoint=str(path)))
     text = str(caught.value)
     assert said in text and str(path) in text and "\n" not in text
     assert "tok1d prefetch perceptual=lpips perceptual_weight=1" in text
-    assert "perceptual_weights=PATH" in text
+    assert "perceptual_checkpoint=PATH" in text
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_a_bad_file_is_one_sentence(broken, said, vgg_file, convnet_file, tmp_pa
 )
 def test_a_network_that_cannot_be_had_is_one_sentence(name, said, vgg_file):
     with pytest.raises(ConfigError) as caught:
-        build_perceptual(LossConfig(perceptual=name, perceptual_weights=str(vgg_file)))
+        build_perceptual(LossConfig(perceptual=name, perceptual_checkpoint=str(vgg_file)))
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -7,9 +7,10 @@ from torchvision.transforms.functional import to_tensor
 from transformers.models.janus.configuration_janus import JanusVQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVQVAEDecoder
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.parse import parse
-from tok1d.config.schema import ConfigError, TokenizerConfig, TrainConfig
-from tok1d.data.toy_roads.draw import draw
+from tok1d.config.schema import TokenizerConfig, TrainConfig
+from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.models.decoder import Attention, CNNDecoder, ResBlock, Upsample
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers, is_map
@@ -69,7 +70,7 @@ def test_any_grid(side, patch, multipliers):
     config = TokenizerConfig(**CNN | dict(image_size=side, patch_size=patch, cnn_multipliers=multipliers))
     output = Tokenizer(config)(torch.rand(2, 3, side, side))
     assert output.images.shape == (2, 3, side, side)
-    assert output.images.std() < 0.1, "the first reconstruction is nearly grey"
+    assert output.images.std() < 0.1, "the first reconstruction is nearly gray"
 
 
 @pytest.mark.parametrize("head", ["patch", "cnn"])
@@ -102,7 +103,7 @@ def test_channels_last_computes_the_same():
 
 @pytest.mark.parametrize(("optimizer", "steps"), [("adamw", 100), ("muon", 45)])
 def test_learns_to_repeat_one_batch(optimizer, steps):
-    batch = torch.stack([to_tensor(draw(i, 16)) for i in range(4)])
+    batch = torch.stack([to_tensor(draw_scene(i, 16)) for i in range(4)])
     config = TokenizerConfig(**CNN | dict(image_size=16, patch_size=4, cnn_multipliers=(1, 1, 2)))
     tokenizer = Tokenizer(config).train()
     assert all(is_map(n, p) for n, p in tokenizer.decoder.to_pixels.named_parameters() if p.ndim == 4)

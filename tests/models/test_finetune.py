@@ -6,17 +6,12 @@ import pytest
 import torch
 from tuning import fresh, tuned
 
-from tok1d.config.schema import (
-    ConfigError,
-    DataConfig,
-    EvalConfig,
-    StartConfig,
-    TrainConfig,
-)
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig, EvalConfig, StartConfig, TrainConfig
 from tok1d.data.dataset import load_data, to_float
 from tok1d.evaluation.evaluate import evaluate
 from tok1d.jupyter.tables import explanations, summary
-from tok1d.models.finetune import start_from
+from tok1d.models.finetune import load_from_tokenizer
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers, set_learning_rate
 
@@ -75,7 +70,7 @@ def elastic(roads, tmp_path_factory):
 def test_the_same_network_is_the_same_to_the_bit(fixed, roads):
     model, rows = tuned(fixed)
     parent = Tokenizer.from_pretrained(fixed).eval()
-    images = to_float(roads.images(16)[1].centre(range(4)))
+    images = to_float(roads.images(16)[1].center_crops(range(4)))
     assert torch.equal(model.eval()(images).images, parent(images).images)
     report = rows.pop("report")
     assert {(row["status"], row["reason"]) for row in rows.values()} == {("loaded", "")}
@@ -108,7 +103,10 @@ def test_it_starts_near_its_parent_and_learns_faster_than_from_scratch(params, l
 @pytest.mark.parametrize("count", [4, 16])
 def test_the_prefixes_of_an_elastic_tokenizer_stay_what_they_were(count, elastic, roads):
     model, _ = tuned(elastic, elastic=True, num_latent_tokens=count)
-    parent, images = Tokenizer.from_pretrained(elastic).eval(), to_float(roads.images(16)[1].centre(range(4)))
+    parent, images = (
+        Tokenizer.from_pretrained(elastic).eval(),
+        to_float(roads.images(16)[1].center_crops(range(4))),
+    )
     for k in (1, 4, 8)[: 2 if count == 4 else 3]:
         assert torch.equal(model.eval().encode(images, k), parent.encode(images, k))
         torch.testing.assert_close(model(images, k).images, parent(images, k).images)
@@ -132,7 +130,7 @@ def test_the_grid_is_resampled_and_sums_over_patches_keep_their_scale(fixed):
     model, rows = tuned(fixed, image_size=32)
     with torch.no_grad():
         parent = Tokenizer.from_pretrained(fixed)
-        flat = parent.encoder.mix.sum(1)  # what a mix makes of an image of one colour
+        flat = parent.encoder.mix.sum(1)  # what a mix makes of an image of one color
     torch.testing.assert_close(model.encoder.mix.sum(1), flat, rtol=0.1, atol=0.1)
     resampled = {name for name, row in rows.items() if row.get("status") == "resampled"}
     assert resampled == {
@@ -142,7 +140,7 @@ def test_the_grid_is_resampled_and_sums_over_patches_keep_their_scale(fixed):
     there, _ = tuned(fixed, image_size=32)
     there.save_pretrained(folder := fixed.parent / "there")
     back = fresh()
-    start_from(back, StartConfig(init_from=str(folder)))
+    load_from_tokenizer(back, StartConfig(init_from=str(folder)))
     torch.testing.assert_close(back.decoder.mask_tokens, parent.decoder.mask_tokens, rtol=0.3, atol=0.3)
 
 
@@ -168,7 +166,7 @@ def test_mixing_that_is_added_changes_nothing_at_first(roads, tmp_path):
     roads.train(fresh(token_mixing=False), 3).save_pretrained(tmp_path)
     model, rows = tuned(tmp_path)
     assert rows["encoder.mix"]["reason"] == "[8, 16]: zeros, which change nothing at first"
-    images = to_float(roads.images(16)[1].centre(range(2)))
+    images = to_float(roads.images(16)[1].center_crops(range(2)))
     assert torch.equal(model.eval()(images).images, Tokenizer.from_pretrained(tmp_path).eval()(images).images)
     trained = roads.train(model, 2)
     assert trained.encoder.mix.any() and trained.decoder.mix.any()
@@ -192,14 +190,18 @@ def test_a_report_reads_well_in_the_notebook(fixed):
         (dict(encoder_size="T"), {}, "has encoder_size=nano, not T: type encoder_size=nano"),
         (dict(encoder_init="mae", encoder_size="nano"), {}, "type encoder_init=random (no pretrained file"),
         (dict(random_like="dinov2"), {}, "not of encoder_init=random random_like=dinov2: type encoder_init="),
-        ({}, dict(encoder_weights="a.pth"), "encoder_weights=a.pth would not be used, since init_from="),
+        (
+            {},
+            dict(encoder_checkpoint="a.pth"),
+            "encoder_checkpoint=a.pth would not be used, since init_from=",
+        ),
         ({}, dict(init_from="outputs/no/such"), "there is no folder outputs/no/such: type init_from="),
         ({}, dict(init_from="tests"), "tests holds no tokenizer: type init_from="),
     ],
 )
 def test_a_start_that_cannot_be_is_one_sentence(tokenizer, start, said, fixed):
     with pytest.raises(ConfigError) as caught:
-        start_from(fresh(**tokenizer), StartConfig(**dict(init_from=str(fixed)) | start))
+        load_from_tokenizer(fresh(**tokenizer), StartConfig(**dict(init_from=str(fixed)) | start))
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 

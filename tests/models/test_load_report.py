@@ -10,13 +10,14 @@ from checkpoints import NANO, UPSTREAM, save_upstream
 from safetensors.torch import load_file, save_file
 from workbench import REPO, train_tiny
 
-from tok1d.config.parse import parse, read_params
-from tok1d.config.schema import NOTEBOOKS, ConfigError, StartConfig, TokenizerConfig, TrainConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import parse, parse_train, read_params
+from tok1d.config.schema import StartConfig, TokenizerConfig, TrainConfig
 from tok1d.models.encoder import Encoder
-from tok1d.models.pretrained import anatomy, compare, fairness, start_encoder
+from tok1d.models.pretrained import anatomy, compare_features, fairness, load_pretrained_encoder
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
-from tok1d.training.initialize import parameters
+from tok1d.training.initialize import learning_report
 from tok1d.training.optim import build_optimizers, set_learning_rate
 
 TINY = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
@@ -77,7 +78,7 @@ def test_random_like_has_the_modules_and_no_weights_of_its_model():
 )
 def test_bad_values_are_one_sentence(given, said):
     with pytest.raises(ConfigError) as caught:
-        parse(given, *NOTEBOOKS["train"])
+        parse_train(given)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -111,7 +112,7 @@ def test_a_tensor_that_cannot_be_explained_stops_the_run(dinov2, edit):
         state["pos_embed"] = state["pos_embed"][:, :-1].contiguous()
     save_file(state, path)
     with pytest.raises(ConfigError, match=r"is (missing|unexpected|wrong shape), "):
-        start_encoder(Encoder(config), config, StartConfig(encoder_weights=str(path)))
+        load_pretrained_encoder(Encoder(config), config, StartConfig(encoder_checkpoint=str(path)))
 
 
 @pytest.mark.parametrize("damage", ["mean", "pos_embed", "gamma", "bias"])
@@ -120,33 +121,35 @@ def test_an_encoder_that_computes_something_else_stops_the_run(dinov2, damage, m
     path, config = dinov2
     encoder = Encoder(config)
     seen = []
-    monkeypatch.setattr("tok1d.models.pretrained.compare", lambda *arguments: seen.extend(arguments) or {})
-    start_encoder(encoder, config, StartConfig(encoder_weights=str(path)))
-    assert compare(*seen)["least"] > 0.9999
+    monkeypatch.setattr(
+        "tok1d.models.pretrained.compare_features", lambda *arguments: seen.extend(arguments) or {}
+    )
+    load_pretrained_encoder(encoder, config, StartConfig(encoder_checkpoint=str(path)))
+    assert compare_features(*seen)["least"] > 0.9999
     with torch.no_grad():
         dict(
             mean=encoder.mean, pos_embed=encoder.vit.pos_embed,
             gamma=encoder.vit.blocks[0].ls1.gamma, bias=encoder.vit.blocks[0].attn.qkv.bias,
         )[damage].fill_(0.5)  # fmt: skip
     with pytest.raises(ConfigError, match="does not compute what timm computes from it"):
-        compare(*seen)
+        compare_features(*seen)
 
 
 def test_a_parameter_that_no_optimizer_moves_stops_the_run():
     model, optimizers = trained_one_step("none", TrainConfig())
-    assert all(row["trainable"] == row["with_gradient"] for row in parameters(model, optimizers))
+    assert all(row["trainable"] == row["with_gradient"] for row in learning_report(model, optimizers))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if p is not model.to_codes.weight]
     with pytest.raises(ConfigError, match=r"to_codes.weight is trainable but in 0 optimizers"):
-        parameters(model, optimizers)
+        learning_report(model, optimizers)
 
 
 def test_loading_disturbs_no_random_choice(dinov2):
     path, config = dinov2
     encoder = Encoder(config)
     torch.manual_seed(3)
-    start_encoder(encoder, config, StartConfig(encoder_weights=str(path)))
+    load_pretrained_encoder(encoder, config, StartConfig(encoder_checkpoint=str(path)))
     drawn = torch.rand(4)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(4))
@@ -213,17 +216,17 @@ def test_more_frozen_blocks_than_there_are_is_one_sentence():
 def test_a_path_may_be_corrected_until_the_run_has_begun(tmp_path):
     """A run that stopped at a wrong path is not held to it."""
     params = dict(outputs=str(tmp_path), encoder_init="mae")
-    Run.start(*parse(params | dict(encoder_weights="typo.pth"), *NOTEBOOKS["train"]))
-    run = Run.start(*parse(params | dict(encoder_weights="right.pth"), *NOTEBOOKS["train"]))
+    Run.open(*parse_train(params | dict(encoder_checkpoint="typo.pth")))
+    run = Run.open(*parse_train(params | dict(encoder_checkpoint="right.pth")))
     (run / "last.ckpt").touch()
-    with pytest.raises(ConfigError, match=r"was started with encoder_weights=right\.pth, not other\.pth"):
-        Run.start(*parse(params | dict(encoder_weights="other.pth"), *NOTEBOOKS["train"]))
+    with pytest.raises(ConfigError, match=r"was started with encoder_checkpoint=right\.pth, not other\.pth"):
+        Run.open(*parse_train(params | dict(encoder_checkpoint="other.pth")))
 
 
 def test_a_run_keeps_its_report_and_goes_on_without_the_file(dinov2, tmp_path):
     """Through the notebook: loaded at step 0, frozen to the bit, needed neither to go on nor to use."""
     path, _ = dinov2
-    params = dict(encoder_init="dinov2", encoder_weights=path, encoder_freeze="all", optimizer="muon")
+    params = dict(encoder_init="dinov2", encoder_checkpoint=path, encoder_freeze="all", optimizer="muon")
     result = train_tiny(tmp_path, **params)
     assert result.returncode == 0, result.stderr
     run = Run(tmp_path / "runs" / "quickstart")
@@ -252,24 +255,24 @@ def test_a_run_keeps_its_report_and_goes_on_without_the_file(dinov2, tmp_path):
     assert loaded.encoder.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
-# -------------------------------------------------------------------------------------- the seed's parameters
+# ---- the reference's parameters
 
-SEED = sorted((REPO / "params" / "seed").glob("*.yaml"))
+REFERENCE = sorted((REPO / "params" / "reference").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", SEED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
 def test_the_seeds_parameters_with_tok1d_and_with_plain_papermill(path):
     params = read_params(path)
     assert "base" not in params
     merged = yaml.safe_load((path.parent / "base.yaml").read_text()) | yaml.safe_load(path.read_text())
     merged.pop("base", None)
-    configs = parse(params, *NOTEBOOKS["train"])
-    assert configs == parse(merged, *NOTEBOOKS["train"])
-    assert configs[2].encoder_size == "B" and configs[2].grid == 16
+    configs = parse_train(params)
+    assert configs == parse_train(merged)
+    assert configs.tokenizer.encoder_size == "B" and configs.tokenizer.grid == 16
 
 
-def test_every_row_of_the_seed_is_there():
-    rows = [parse(read_params(path), *NOTEBOOKS["train"]) for path in SEED if path.stem != "base"]
+def test_every_row_of_the_reference_is_there():
+    rows = [parse_train(read_params(path)) for path in REFERENCE if path.stem != "base"]
     made = {(row[2].encoder_init, row[2].num_latent_tokens) for row in rows}
     assert made == {(init, 64) for init in [*UPSTREAM, "random"]} | {
         ("mae", k) for k in (16, 32, 64, 128, 256)
@@ -290,5 +293,5 @@ def test_a_base_may_have_a_base(tmp_path):
     with pytest.raises(ConfigError, match=r"there is no parameter file .*nosuch.yaml"):
         read_params(tmp_path / "a.yaml")
     (tmp_path / "a.yaml").write_text("base: [b.yaml]\n")
-    with pytest.raises(ConfigError, match=r"type base: params/seed/base\.yaml"):
+    with pytest.raises(ConfigError, match=r"type base: params/reference/base\.yaml"):
         read_params(tmp_path / "a.yaml")

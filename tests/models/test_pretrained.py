@@ -1,4 +1,4 @@
-"""Every initialisation, at full size and in its published format, computes what its own library computes."""
+"""Every initialization, at full size and in its published format, computes what its own library computes."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torchvision.transforms.functional import to_tensor
 
 from tok1d.config.schema import StartConfig, TokenizerConfig
-from tok1d.data.toy_roads.draw import draw
+from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.models.encoder import Encoder
-from tok1d.models.pretrained import convert, start_encoder
+from tok1d.models.pretrained import convert, load_pretrained_encoder
 
 SMALL = dict(image_size=64, patch_size=16, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
 
@@ -28,7 +28,7 @@ def start(path: Path | str, init: str, **changes) -> tuple[Encoder, dict]:
     """An encoder that starts from a file, in eval mode, and its load report."""
     config = TokenizerConfig(encoder_init=init, **changes)
     encoder = Encoder(config)
-    report = start_encoder(encoder, config, StartConfig(encoder_weights=str(path)))
+    report = load_pretrained_encoder(encoder, config, StartConfig(encoder_checkpoint=str(path)))
     return encoder.eval(), report
 
 
@@ -36,7 +36,7 @@ def statuses(report: dict) -> set[str]:
     return {row["status"] for row in report["tensors"]}
 
 
-def normalised(images: torch.Tensor, mean: tuple, std: tuple) -> torch.Tensor:
+def normalized(images: torch.Tensor, mean: tuple, std: tuple) -> torch.Tensor:
     return (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 
@@ -60,9 +60,9 @@ def test_patch_features_are_those_of_the_library(init, tmp_path):
     library = timm.create_model(UPSTREAM[init], img_size=256, patch_size=16, num_classes=0).eval()
     state = {k: v for k, v in upstream.state_dict().items() if not k.startswith("head.")}
     library.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(state, library))
-    images = to_tensor(draw(0, 256))[None]  # [1, 3, 256, 256]
+    images = to_tensor(draw_scene(0, 256))[None]  # [1, 3, 256, 256]
     config = upstream.pretrained_cfg
-    theirs = library.forward_features(normalised(images, config["mean"], config["std"]))
+    theirs = library.forward_features(normalized(images, config["mean"], config["std"]))
     theirs = theirs[:, library.num_prefix_tokens :]  # [1, 256, 768]
 
     ours = encoder.patch_features(images)
@@ -108,9 +108,9 @@ def test_depth_anything_in_the_format_of_transformers(tmp_path):
     state["embeddings.position_embeddings"] = encoder.vit.pos_embed
     state["embeddings.patch_embeddings.projection.weight"] = encoder.vit.patch_embed.proj.weight
     library.load_state_dict(state)
-    images = to_tensor(draw(0, 256))[None]
+    images = to_tensor(draw_scene(0, 256))[None]
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    theirs = library(normalised(images, mean, std)).last_hidden_state[:, 1:]
+    theirs = library(normalized(images, mean, std)).last_hidden_state[:, 1:]
     assert (encoder.patch_features(images) - theirs).abs().max() < 1e-4
 
     new = convert(model.state_dict(), encoder.vit)  # in memory transformers has other names than in the file
@@ -129,7 +129,7 @@ def test_registers_rotary_positions_and_no_class_token(init, tmp_path):
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     encoder, report = start(tmp_path / "model.safetensors", init, **SMALL, elastic=True)
     assert statuses(report) <= {"loaded", "resampled", "dropped"} and report["cosine"]["least"] > 0.9999
-    images = to_tensor(draw(0, 64))[None]
+    images = to_tensor(draw_scene(0, 64))[None]
     assert (encoder.patch_features(images) - encoder.patch_features(images, 4)).abs().max() < 1e-4
     assert (encoder(images, 4)[:, :2] - encoder(images, 2)).abs().max() < 1e-4  # a prefix is a prefix
 
@@ -144,7 +144,7 @@ def imgfocus(real_weights) -> Path:
 
 
 def square(image: Image.Image, side: int) -> torch.Tensor:
-    """Shorter side to `side`, antialiased bicubic, centre crop."""
+    """Shorter side to `side`, antialiased bicubic, center crop."""
     scale = side / min(image.size)
     image = image.resize(
         [max(side, round(length * scale)) for length in image.size], Image.Resampling.BICUBIC
@@ -170,7 +170,7 @@ def test_real_weights_on_real_frames(imgfocus, frames):
     state = torch.load(imgfocus, weights_only=True)
     native.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(state, native))
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    small = normalised(torch.stack([square(frame, 224) for frame in frames]), mean, std)
+    small = normalized(torch.stack([square(frame, 224) for frame in frames]), mean, std)
     theirs = native.forward_features(small)[:, 1:]  # [B, 256, 384]
     ours = encoder.patch_features(torch.stack([square(frame, 256) for frame in frames]))
     cosine = F.cosine_similarity(ours, theirs, dim=-1)

@@ -78,19 +78,19 @@ def test_vq_ema_is_the_librarys_while_no_code_is_dead():
         their_codes, their_ids, their_loss = theirs(z)
         assert torch.equal(ids, their_ids) and torch.allclose(codes, their_codes, atol=1e-5)
         assert loss.item() == pytest.approx(their_loss.item(), rel=1e-4)
-    assert torch.allclose(ours.table(), theirs.codebook, atol=1e-5)
+    assert torch.allclose(ours.codebook_vectors(), theirs.codebook, atol=1e-5)
     assert torch.allclose(ours.shares, theirs._codebook.cluster_size[0] / 40, atol=1e-6)
 
 
 def test_vq_ema_starts_from_inputs_and_revives_dead_codes():
     torch.manual_seed(0)
     quantizer = VQEMA(32, 8)
-    centres = torch.randn(32, 8)
-    narrow = centres[:1] + 0.1 * torch.randn(1, 64, 8)  # far from most of the codes that were drawn
+    centers = torch.randn(32, 8)
+    narrow = centers[:1] + 0.1 * torch.randn(1, 64, 8)  # far from most of the codes that were drawn
     quantizer(narrow)
-    nearest = (quantizer.table() @ F.normalize(narrow[0], dim=-1).T).max(1).values
+    nearest = (quantizer.codebook_vectors() @ F.normalize(narrow[0], dim=-1).T).max(1).values
     assert nearest.min() > 0.99, "after one batch codes are inputs, or means of some"
-    wide = (centres[torch.randint(0, 32, (16, 20))] + 0.05 * torch.randn(16, 20, 8)).contiguous()
+    wide = (centers[torch.randint(0, 32, (16, 20))] + 0.05 * torch.randn(16, 20, 8)).contiguous()
     before = quantizer.eval()(wide)
     for _ in range(300):
         quantizer.train()(wide)
@@ -103,7 +103,7 @@ def test_vq_ema_with_more_dead_codes_than_inputs_takes_each_input_once():
     torch.manual_seed(0)
     quantizer, z = VQEMA(32, 8), F.normalize(torch.randn(2, 5, 8), dim=-1)
     quantizer(z)
-    same = torch.isclose(quantizer.table() @ z.flatten(0, 1).T, torch.ones(()), atol=1e-5)
+    same = torch.isclose(quantizer.codebook_vectors() @ z.flatten(0, 1).T, torch.ones(()), atol=1e-5)
     assert (same.sum(0) == 1).all(), "each once"
 
 
@@ -173,9 +173,9 @@ def test_softvq_mixes_codes_and_ids_name_the_strongest():
     codebook = F.normalize(quantizer.codebook, dim=-1)
     weights = (nn.CosineSimilarity(-1)(z[:, :, None], codebook) / 0.07).softmax(-1)
     assert torch.allclose(codes, weights @ codebook, atol=1e-6) and torch.equal(ids, weights.argmax(-1))
-    assert torch.equal(quantizer.decode_ids(ids), codebook[ids])
+    assert torch.equal(quantizer.ids_to_codes(ids), codebook[ids])
     quantizer.temperature = 1e-4
-    assert torch.allclose(quantizer(z).codes, quantizer.decode_ids(ids), atol=1e-3), "cold, it is vq"
+    assert torch.allclose(quantizer(z).codes, quantizer.ids_to_codes(ids), atol=1e-3), "cold, it is vq"
 
 
 def test_kl_is_torchs_and_draws_its_gaussian():

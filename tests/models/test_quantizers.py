@@ -6,11 +6,12 @@ import pytest
 import torch
 from quantizer_cases import CASES, DISCRETE, build, inputs, step
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.parse import parse
-from tok1d.config.schema import ConfigError, DataConfig, EvalConfig, TokenizerConfig, TrainConfig
+from tok1d.config.schema import DataConfig, EvalConfig, TokenizerConfig, TrainConfig
 from tok1d.data.dataset import load_data
 from tok1d.evaluation.evaluate import evaluate, reconstruct
-from tok1d.jupyter.tables import table
+from tok1d.jupyter.tables import show_table
 from tok1d.models.quantizers import QUANTIZERS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers
@@ -44,7 +45,7 @@ def test_shapes_ids_and_terms(case):
 def test_ids_decode_to_the_codes_bit_for_bit(case, training):
     quantizer = build(case).train(training and not case.startswith("vq_ema"))
     codes, ids, _, _ = quantizer(inputs(quantizer))
-    assert torch.equal(quantizer.decode_ids(ids), codes)
+    assert torch.equal(quantizer.ids_to_codes(ids), codes)
 
 
 @pytest.mark.parametrize("case", [case for case in DISCRETE if case != "fsq"])
@@ -52,7 +53,7 @@ def test_a_code_is_its_own_code(case):
     """But for fsq, which squashes its inputs before it rounds them."""
     quantizer = build(case).eval()
     every = torch.arange(quantizer.codebook_size)[None]
-    codes = quantizer.decode_ids(every)
+    codes = quantizer.ids_to_codes(every)
     assert torch.equal(quantizer(codes).ids, every) and len(codes[0].unique(dim=0)) == every.numel()
 
 
@@ -77,7 +78,7 @@ def test_float32_inside_of_autocast(case):
     plain = quantizer(z.float())
     with torch.autocast("cpu", torch.bfloat16):
         output = quantizer(z)
-        again = quantizer.decode_ids(output.ids) if case in DISCRETE else output.codes
+        again = quantizer.ids_to_codes(output.ids) if case in DISCRETE else output.codes
     assert output.codes.dtype == output.loss.dtype == torch.float32
     assert torch.equal(output.codes, plain.codes) and torch.equal(output.loss, plain.loss)
     assert torch.equal(again, plain.codes)
@@ -110,7 +111,7 @@ def test_a_tokenizer_with_it_learns_is_saved_and_measured(name, tmp_path):
     torch.manual_seed(0)
     config = TokenizerConfig(**TINY, quantizer=name, codebook_size=256, codebook_dim=8)
     images, _ = load_data(DataConfig(toy_images=4, toy_val_images=1), 16, tmp_path)
-    batch = images.centre(range(4)).float() / 255
+    batch = images.center_crops(range(4)).float() / 255
     tokenizer = Tokenizer(config).train()
     tokenizer.quantizer.entropy_weight = 0.01
     optimizers = build_optimizers(tokenizer, TrainConfig(optimizer="muon", muon_lr=0.01))
@@ -131,7 +132,7 @@ def test_a_tokenizer_with_it_learns_is_saved_and_measured(name, tmp_path):
     assert loaded.config == config
     with torch.no_grad():
         assert torch.equal(loaded(batch).images, tokenizer(batch).images)
-        shown = reconstruct(loaded, images.centre(range(4)), (4,))[4]
+        shown = reconstruct(loaded, images.center_crops(range(4)), (4,))[4]
         assert torch.equal(shown, (tokenizer(batch).images.clamp(0, 1) * 255).round().byte())
     (result,) = evaluate(loaded, images, EvalConfig())["results"]
     assert result["bits"] == 4 * config.bits_per_token and result["psnr"] > 10
@@ -187,9 +188,9 @@ def test_kl_says_what_to_do_instead_of_ids():
     for call in (lambda: tokenizer.encode(images), lambda: tokenizer.decode_ids(torch.zeros(1, 4).long())):
         with pytest.raises(ValueError, match=r"no ids: take codes = tokenizer\.quantize\(images\)\.codes"):
             call()
-    assert tokenizer.decode(tokenizer.quantize(images).codes).shape == images.shape
+    assert tokenizer.decode(tokenizer.encode_codes(images).codes).shape == images.shape
 
 
 def test_a_table_of_runs_with_codes_and_without():
-    text = table([{"run": "kl", "bits": 512.0}, {"run": "vq", "bits": 12.0, "code_usage": 0.5}]).data
+    text = show_table([{"run": "kl", "bits": 512.0}, {"run": "vq", "bits": 12.0, "code_usage": 0.5}]).data
     assert text.splitlines()[2:] == ["| kl | 512 |  |", "| vq | 12 | 50.0% |"]

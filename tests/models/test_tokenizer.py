@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms.functional import to_tensor
 
 from tok1d.config.schema import TokenizerConfig, TrainConfig
-from tok1d.data.toy_roads.draw import draw
+from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.models.quantizers import QUANTIZERS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers
@@ -71,7 +71,7 @@ def test_every_parameter_gets_a_gradient(images):
 
 @pytest.mark.parametrize("quantizer", ["fsq", "vq"])
 def test_learns_to_repeat_one_batch(quantizer):
-    batch = torch.stack([to_tensor(draw(i, 32)) for i in range(4)])
+    batch = torch.stack([to_tensor(draw_scene(i, 32)) for i in range(4)])
     tokenizer = build(quantizer=quantizer).train()
     optimizers = build_optimizers(tokenizer, TrainConfig(optimizer="muon", muon_lr=0.01))
     for _ in range(100):
@@ -104,7 +104,7 @@ def test_counts_that_cannot_be_had_say_what_to_type(images):
 @pytest.mark.parametrize("tokens", [16, 256])
 @torch.no_grad()
 def test_full_size(tokens):
-    """256 px, ViT-S/16, the seed's token counts, without change."""
+    """256 px, ViT-S/16, the reference's token counts, without change."""
     tokenizer = Tokenizer(TokenizerConfig(num_latent_tokens=tokens)).eval()
     output = tokenizer(torch.rand(1, 3, 256, 256))
     assert output.images.shape == (1, 3, 256, 256) and output.ids.shape == (1, tokens)

@@ -13,9 +13,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from workbench import ENV, REPO, tok1d_run
 
-from tok1d.config.schema import ConfigError, StartConfig, TokenizerConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import StartConfig, TokenizerConfig
 from tok1d.models.encoder import Encoder
-from tok1d.models.pretrained import start_encoder
+from tok1d.models.pretrained import load_pretrained_encoder
 from tok1d.models.weights import hub_file, locate, reachable
 
 SMALL = TokenizerConfig(image_size=64, encoder_size="nano", decoder_size="nano", encoder_init="mae")
@@ -65,10 +66,10 @@ def broken(kind: str, folder: Path) -> Path:
 def test_a_bad_file_is_one_sentence(kind, said, tmp_path, capfd):
     path = broken(kind, tmp_path)
     with pytest.raises(ConfigError) as caught:
-        start_encoder(Encoder(SMALL), SMALL, StartConfig(encoder_weights=str(path)))
+        load_pretrained_encoder(Encoder(SMALL), SMALL, StartConfig(encoder_checkpoint=str(path)))
     text = str(caught.value)
     assert said in text and str(path) in text and "\n" not in text
-    assert "tok1d prefetch encoder_init=mae" in text and "encoder_weights=PATH" in text
+    assert "tok1d prefetch encoder_init=mae" in text and "encoder_checkpoint=PATH" in text
     assert "has run" not in capfd.readouterr().out
 
 
@@ -84,21 +85,30 @@ def test_a_bad_file_is_one_sentence(kind, said, tmp_path, capfd):
             "depth_anything_v2_vits.pth of depth-anything/",
         ),
         (dict(encoder_init="mae", encoder_size="S"), "in no size S: type encoder_size=B or L"),
-        (dict(encoder_init="dinov2", encoder_size="B", encoder_weights="no.pth"), "there is no file no.pth"),
-        (dict(encoder_init="random", encoder_weights="no.pth"), "would not be used by encoder_init=random"),
+        (
+            dict(encoder_init="dinov2", encoder_size="B", encoder_checkpoint="no.pth"),
+            "there is no file no.pth",
+        ),
+        (
+            dict(encoder_init="random", encoder_checkpoint="no.pth"),
+            "would not be used by encoder_init=random",
+        ),
     ],
 )
 def test_without_its_weights_a_tokenizer_does_not_start(params, said, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    config = TokenizerConfig(**{k: v for k, v in params.items() if k != "encoder_weights"})
+    config = TokenizerConfig(**{k: v for k, v in params.items() if k != "encoder_checkpoint"})
     with pytest.raises(ConfigError) as caught:
-        start_encoder(Encoder(config), config, StartConfig(encoder_weights=params.get("encoder_weights", "")))
+        load_pretrained_encoder(
+            Encoder(config), config, StartConfig(encoder_checkpoint=params.get("encoder_checkpoint", ""))
+        )
     text = str(caught.value)
     assert said in text and "\n" not in text
     if "cannot" in text:
         assert (
-            f"tok1d prefetch encoder_init={params['encoder_init']}" in text and "encoder_weights=PATH" in text
+            f"tok1d prefetch encoder_init={params['encoder_init']}" in text
+            and "encoder_checkpoint=PATH" in text
         )
 
 

@@ -202,5 +202,5 @@ def pixels(locator) -> np.ndarray:
 
 
 def differ(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean absolute difference of two pictures in grey levels; unequal sizes count as wholly different."""
+    """Mean absolute difference of two pictures in gray levels; unequal sizes count as wholly different."""
     return float(np.abs(a.astype(float) - b).mean()) if a.shape == b.shape else 255.0

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-UPSTREAM = {  # timm's names of the seed's checkpoints; Depth-Anything is DINOv2 with a depth head
+UPSTREAM = {  # timm's names of the reference's checkpoints; Depth-Anything is DINOv2 with a depth head
     "mae": "vit_base_patch16_224.mae",
     "clip": "vit_base_patch16_clip_224.dfn2b",
     "dino": "vit_base_patch16_224.dino",
@@ -21,12 +21,12 @@ def upstream_model(init: str, **changes) -> nn.Module:
     """timm's model of this name at its own grid, every tensor random: also biases, norms and LayerScale."""
     torch.manual_seed(len(init))
     model = timm.create_model(UPSTREAM[init], **changes).eval()
-    randomise(model)
+    randomize(model)
     return model
 
 
 @torch.no_grad()
-def randomise(model: nn.Module) -> None:
+def randomize(model: nn.Module) -> None:
     """No tensor at 0 or 1, where a missing one would go unnoticed."""
     for name, p in model.named_parameters():
         if p.ndim < 2:

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from tok1d.data.decode import centre_crop, resize
+from tok1d.data.decode import center_crop, resize
 
 
 def squares(frames: list[Image.Image]) -> list[Image.Image]:
-    return [Image.fromarray(centre_crop(resize(frame, 256), 256)) for frame in frames]
+    return [Image.fromarray(center_crop(resize(frame, 256), 256)) for frame in frames]
 
 
 def stacked(images: list[Image.Image]) -> torch.Tensor:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS, EvalConfig, TokenizerConfig
-from tok1d.data.dataset import Images
-from tok1d.data.toy_roads.draw import draw
+from tok1d.config.parse import parse_train
+from tok1d.config.schema import EvalConfig, TokenizerConfig
+from tok1d.data.dataset import ImageDataset
+from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
 
@@ -19,13 +19,13 @@ TINY = dict(
 
 
 @dataclass(frozen=True)
-class Roads(Images):
+class Roads(ImageDataset):
     """Toy roads by index, of which the first is `start`."""
 
     start: int = 0
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return np.asarray(draw(self.start + i, self.size))
+        return np.asarray(draw_scene(self.start + i, self.size))
 
 
 def roads(count: int, size: int = 32, start: int = 0) -> Roads:
@@ -44,7 +44,7 @@ def build(**config) -> Tokenizer:
 
 
 class Means:
-    """A peer's tokenizer: ids of the mean grey in k columns, of 16 levels."""
+    """A peer's tokenizer: ids of the mean gray in k columns, of 16 levels."""
 
     name, token_counts, codebook_size = "means", (2, 4), 16
 
@@ -61,8 +61,8 @@ FAST = EvalConfig(resamples=100)
 
 def finished_run(outputs, name: str, seed: int = 0, **params) -> Run:
     """A run with random weights, as if it had been trained."""
-    configs = parse(TINY | params | {"outputs": outputs, "run": name}, *NOTEBOOKS["train"])
-    run = Run.start(*configs)
+    configs = parse_train(TINY | params | {"outputs": outputs, "run": name})
+    run = Run.open(*configs)
     torch.manual_seed(seed)
     tokenizer = Tokenizer(next(c for c in configs if isinstance(c, TokenizerConfig)))
     with torch.no_grad():

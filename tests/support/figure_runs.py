@@ -7,7 +7,7 @@ from evaluating import FAST, finished_run
 
 from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.runs import evaluate_run, evaluation_images, load_tokenizer
-from tok1d.figures.draw import draw, named
+from tok1d.figures.draw import draw_figure, named
 from tok1d.figures.images import save_images
 from tok1d.runs import find_runs
 
@@ -21,7 +21,7 @@ KINDS = {
 
 @pytest.fixture(scope="session")
 def figure_sweep(tmp_path_factory):
-    """Runs of two initialisations, two token counts and two seeds, and elastic ones, with all their files."""
+    """Runs of two initializations, two token counts and two seeds, and elastic ones, with all their files."""
     folder = tmp_path_factory.mktemp("figures")
     for kind, params in KINDS.items():
         for seed in (0, 1):
@@ -29,7 +29,7 @@ def figure_sweep(tmp_path_factory):
             run.write_json("params.yaml", run.params | {"seed": seed})
             evaluate_run(run, FAST)
             tokenizer, images = load_tokenizer(run), evaluation_images(run, "", 32)
-            shown = images.centre([0, 5, 9])
+            shown = images.center_crops([0, 5, 9])
             save_images(run / "recon", shown, reconstruct(tokenizer, shown, tokenizer.config.token_counts))
             run.write_json("manifest.json", {"data": {"train": "toy"}})
             for step in range(2, 21, 2):
@@ -40,5 +40,5 @@ def figure_sweep(tmp_path_factory):
 
 
 def drawn(folder, name: str, **options) -> dict:
-    draw(name, find_runs(folder), folder / "figures", **{"metric": "psnr", "num_tokens": 0} | options)
+    draw_figure(name, find_runs(folder), folder / "figures", **{"metric": "psnr", "num_tokens": 0} | options)
     return json.loads((folder / "figures" / f"{named(name, options)}.json").read_text())

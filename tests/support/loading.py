@@ -2,7 +2,8 @@
 
 import pytest
 
-from tok1d.config.schema import ConfigError, DataConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_data
 from tok1d.data.sources import find_sources
 

@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS
+from tok1d.config.parse import parse_train
 from tok1d.runs import Run
 
 WELL = dict(
@@ -34,9 +33,7 @@ COLLAPSED = dict(token_variation=lambda s: 1e-4 if 100 <= s < 200 else 0.5)
 
 def start_run(outputs: Path) -> Run:
     """A run folder without records."""
-    return Run.start(
-        *parse({"outputs": outputs, "quantizer": "vq", "entropy_weight": 0}, *NOTEBOOKS["train"])
-    )
+    return Run.open(*parse_train({"outputs": outputs, "quantizer": "vq", "entropy_weight": 0}))
 
 
 def write(run: Run, rows: list[dict], name: str = "metrics.jsonl") -> None:

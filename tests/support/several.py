@@ -6,17 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS
+from tok1d.config.parse import parse_train
 from tok1d.data.dataset import load_data
 from tok1d.runs import Run
 from tok1d.training.train import train
 
 EVERYTHING = dict(
     image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4, elastic=True,
-    toy_images=40, toy_val_images=4, steps=50, batch_size=8, accumulate=2, log_every=1, checkpoint_every=7,
-    quantizer="vq", codebook_size=32, entropy_weight=0.01, entropy_decay_steps=40, l1_weight=1.0,
-    adversarial_weight=0.1, lecam_weight=0.01, discriminator_start=5, discriminator_ramp=10,
+    toy_images=40, toy_val_images=4, steps=50, batch_size=8, grad_accum_steps=2, log_every=1,
+    checkpoint_every=7, quantizer="vq", codebook_size=32, entropy_weight=0.01, entropy_decay_steps=40,
+    l1_weight=1.0, adversarial_weight=0.1, lecam_weight=0.01, discriminator_start=5, discriminator_ramp=10,
     optimizer="adamw", lr=1e-4, discriminator_lr=1e-5, warmup_steps=5,
 )  # fmt: skip
 
@@ -30,9 +29,9 @@ def arguments(outputs: Path, **params) -> list[str]:
 def train_alone(outputs: Path, **params) -> Run:
     """The same in this very process."""
     params = EVERYTHING | dict(sweep="runs", run="run", outputs=str(outputs)) | params
-    configs = parse(params, *NOTEBOOKS["train"])
-    run = Run.start(*configs)
-    train(run, load_data(configs[1], 16, run.cache)[0], configs[2], configs[3])
+    configs = parse_train(params)
+    run = Run.open(*configs)
+    train(run, load_data(configs.data, 16, run.cache)[0], configs.tokenizer, configs.train)
     return run
 
 

@@ -1,7 +1,6 @@
 """A run of seconds, ready for `train(*start(folder))`: its folder, images, tokenizer and training."""
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS
+from tok1d.config.parse import parse_train
 from tok1d.data.dataset import load_data
 from tok1d.runs import Run
 
@@ -10,7 +9,7 @@ SMALL = dict(image_size=16, patch_size=8, encoder_size="nano", decoder_size="nan
 
 def start(outputs, **params):
     params = SMALL | dict(outputs=str(outputs), toy_images=8, toy_val_images=2, batch_size=2) | params
-    configs = parse(params, *NOTEBOOKS["train"])
-    run = Run.start(*configs)
-    images, _ = load_data(configs[1], 16, run.cache)
-    return run, images, configs[2], configs[3]
+    configs = parse_train(params)
+    run = Run.open(*configs)
+    images, _ = load_data(configs.data, 16, run.cache)
+    return run, images, configs.tokenizer, configs.train

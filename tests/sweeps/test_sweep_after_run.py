@@ -6,7 +6,7 @@ import pytest
 from evaluating import finished_run
 from workbench import REPO
 
-from tok1d.sweeps.after import left
+from tok1d.sweeps.after import pending_steps
 from tok1d.sweeps.cell import CellFailed, run_cell
 from tok1d.sweeps.plan import SweepConfig
 
@@ -17,18 +17,18 @@ def test_a_run_is_evaluated_as_asked_then_reconstructed_and_neither_twice(tmp_pa
     run, folder = finished_run(tmp_path, "a"), str(plain(4))
     asked = {"metrics": ["psnr", "ssim"], "data": folder, "resamples": 50}
     config = SweepConfig(**BOTH, evaluation=asked)
-    assert left(run, config) == ["evaluate", "reconstruct"]
+    assert pending_steps(run, config) == ["evaluate", "reconstruct"]
     run_cell(str(run.path), str(REPO), config)
     found = run.evaluation
     assert found["card"]["images"] == 4 and found["card"]["data"] == folder
     assert {"psnr", "ssim"} <= found["results"][0].keys() and "ms_ssim" not in found["results"][0]
-    assert (run / "reconstruct.ipynb").exists() and left(run, config) == []
+    assert (run / "reconstruct.ipynb").exists() and pending_steps(run, config) == []
     before = {name: (run / name).stat().st_mtime_ns for name in ("eval.json", "reconstruct.ipynb")}
     run_cell(str(run.path), str(REPO), config)
     assert before == {name: (run / name).stat().st_mtime_ns for name in before}
 
     def differently(**values):
-        return left(run, SweepConfig(**BOTH, evaluation=asked | values))
+        return pending_steps(run, SweepConfig(**BOTH, evaluation=asked | values))
 
     assert differently(metrics="psnr", token_counts="1,4", eval_batch_size=3) == []
     for values in ({"data": ""}, {"metrics": "psnr,lpips"}, {"eval_images": 3}, {"token_counts": [3]}):

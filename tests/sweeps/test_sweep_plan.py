@@ -8,7 +8,7 @@ import pytest
 import yaml
 from workbench import ENV, REPO
 
-from tok1d.config.schema import ConfigError
+from tok1d.config.fields import ConfigError
 from tok1d.models.flops import forward_flops
 from tok1d.sweeps.dry_run import estimate, missing, training_flops
 from tok1d.sweeps.plan import read_plan
@@ -83,7 +83,7 @@ def test_where_a_sweep_goes_is_no_parameter_of_its_runs(tmp_path):
 def test_what_is_missing_is_said_once(tmp_path):
     cells = [
         {"data": str(tmp_path / "none"), "run": "a"},
-        {"encoder_init": "mae", "encoder_weights": "w.pth"},
+        {"encoder_init": "mae", "encoder_checkpoint": "w.pth"},
     ]
     plan = read_plan(written(tmp_path, cells=cells, grid={"num_latent_tokens": [4, 8]}))
     found = missing(plan)
@@ -91,8 +91,8 @@ def test_what_is_missing_is_said_once(tmp_path):
     evaluation = {
         "data": "nowhere",
         "metrics": "rfid,lpips",
-        "inception_weights": "i.pth",
-        "lpips_weights": "l",
+        "inception_checkpoint": "i.pth",
+        "lpips_checkpoint": "l",
     }
     found = missing(read_plan(written(tmp_path, after_run=["evaluate"], evaluation=evaluation, seeds=[0, 1])))
     assert len(found) == 3 and all(name in found[i] for i, name in enumerate(("file i", "file l", "nowhere")))
@@ -109,7 +109,7 @@ def test_the_estimate_adds_up(tmp_path):
 
 
 def test_the_papers_sweep_has_every_row(tmp_path):
-    plan = read_plan(REPO / "params/sweeps/seed_paper.yaml")
+    plan = read_plan(REPO / "params/sweeps/reference.yaml")
     inits = {(c.tokenizer.encoder_init, c.tokenizer.num_latent_tokens) for c in plan.cells}
     names = ("mae", "clip", "dino", "dinov2", "depth_anything_v2", "random")
     assert inits == {(name, 64) for name in names} | {("mae", count) for count in (16, 32, 128, 256)}

@@ -6,9 +6,9 @@ import pytest
 from patients import COLLAPSED, PLAYING, WELL, at, records, start_run, write
 
 from tok1d.cli import main
-from tok1d.config.parse import parse
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import parse_train
 from tok1d.config.registry import DIAGNOSES
-from tok1d.config.schema import NOTEBOOKS, ConfigError
 from tok1d.runs import Run
 from tok1d.training.doctor import MOST, Doctor, examine, read_diagnoses, write_diagnoses
 from tok1d.training.symptoms import Context
@@ -32,7 +32,7 @@ COMPLAINTS = {
         "PSNR 15.0 dB after 22.0 dB",
         "lr=0.0003, or warmup",
     ),
-    "worse than grey": (
+    "worse than gray": (
         "diverging",
         dict(psnr=5.0),
         dict(optimizer="muon"),
@@ -100,10 +100,10 @@ COMPLAINTS = {
     "one image for all": (
         "mean-image",
         dict(variation=0.002),
-        dict(elastic=True, elastic_full_share=0),
+        dict(elastic=True, elastic_warmup_fraction=0),
         10,
         "vary 0.2% as much",
-        "type elastic_full_share=0.4",
+        "type elastic_warmup_fraction=0.4",
     ),
     "sure of everything": (
         "discriminator-winning",
@@ -149,7 +149,7 @@ def test_a_complaint_in_plain_words_with_what_to_type(name, columns, params, sin
     )
     typed = dict(re.findall(r"(\w+)=([\w.+-]+)", diagnosis.advice))
     assert typed, "nothing to type"
-    parse(typed, *NOTEBOOKS["train"])  # every parameter and value is one
+    parse_train(typed)  # every parameter and value is one
     assert all(str(params.get(key)) != value for key, value in typed.items())  # and another than before
 
 
@@ -220,7 +220,7 @@ def test_doctor_live(run):
     assert [d.name for d in doctor.see(sick[-1] | {"step": 160})] == ["collapse"]
     doctor.see(sick[0])  # back to the checkpoint of step 0
     assert [r["step"] for r in doctor.records] == [10] and doctor.now == []
-    assert [str(d)[:17] for d in doctor.see_setback(12, "5 steps in a row")] == ["nan since step 12"]
+    assert [str(d)[:17] for d in doctor.see_rollback(12, "5 steps in a row")] == ["nan since step 12"]
 
 
 def test_a_long_run_is_remembered_in_part(run):
@@ -270,9 +270,9 @@ def test_in_the_terminal(run, tmp_path, capsys):
 )
 def test_stop_on_takes_names_of_diagnoses(given, said):
     with pytest.raises(ConfigError) as caught:
-        parse({"stop_on": given}, *NOTEBOOKS["train"])
+        parse_train({"stop_on": given})
     assert str(caught.value).startswith("each of stop_on must be one of nan, diverging,") and said in str(
         caught.value
     )
     assert str(caught.value).endswith("for example type stop_on=nan,collapse")
-    assert parse({"stop_on": list(DIAGNOSES)}, *NOTEBOOKS["train"])[3].stop_on == tuple(DIAGNOSES)
+    assert parse_train({"stop_on": list(DIAGNOSES)}).train.stop_on == tuple(DIAGNOSES)

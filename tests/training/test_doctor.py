@@ -9,9 +9,8 @@ import torch
 from workbench import REPO
 
 from tok1d.cli import main
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS
-from tok1d.data.dataset import CachedImages, load_data
+from tok1d.config.parse import parse_train
+from tok1d.data.dataset import CachedDataset, load_data
 from tok1d.runs import Run, RunError
 from tok1d.training.doctor import Doctor, read_diagnoses
 from tok1d.training.train import train
@@ -23,7 +22,7 @@ TINY = dict(
 )  # fmt: skip
 VQ = dict(quantizer="vq", codebook_size=256)
 NO_ENTROPY = VQ | dict(entropy_weight=0, entropy_weight_end=0)
-FROM_STEP_0 = dict(elastic=True, elastic_full_share=0, token_mixing=False, warmup_steps=20)
+FROM_STEP_0 = dict(elastic=True, elastic_warmup_fraction=0, token_mixing=False, warmup_steps=20)
 GAN = dict(adversarial_weight=0.1, batch_size=4)
 
 SICK = {
@@ -46,7 +45,7 @@ HEALTHY = {
     "softvq": dict(quantizer="softvq", codebook_size=256),
     "kl": dict(quantizer="kl"),
     "elastic, muon": dict(elastic=True, optimizer="muon"),
-    "no mixing, slow, in two parts": dict(token_mixing=False, lr=3e-4, accumulate=2),
+    "no mixing, slow, in two parts": dict(token_mixing=False, lr=3e-4, grad_accum_steps=2),
     "32 tokens at 32 px": dict(image_size=32, num_latent_tokens=32, batch_size=4),
     "adversarial": GAN | VQ | dict(discriminator_start=120, discriminator_lr=2e-5, lecam_weight=0.01),
     "real frames": dict(data=FRAMES / "val", image_size=32, charbonnier_weight=1, l2_weight=0),
@@ -57,7 +56,7 @@ class Enough(Exception):
     """Ends a training from `on_log`."""
 
 
-class SlowDisk(CachedImages):
+class SlowDisk(CachedDataset):
     """Images that take longer than a step."""
 
     def train_batch(self, *args, **options):
@@ -78,10 +77,8 @@ def outputs(tmp_path_factory) -> Path:
 def watch(outputs: Path, run: str, until: str = "", slow: bool = False, **params) -> Doctor:
     """Train, with the doctor there, until it says `until`, or to the end."""
     name = "".join(c if c.isalnum() else "-" for c in run)
-    _, data, tokenizer, config, _ = configs = parse(
-        TINY | params | {"outputs": outputs, "run": name}, *NOTEBOOKS["train"]
-    )
-    run = Run.start(*configs)
+    _, data, tokenizer, config, _ = configs = parse_train(TINY | params | {"outputs": outputs, "run": name})
+    run = Run.open(*configs)
     images, _ = load_data(data, tokenizer.image_size, run.cache)
     if slow:
         images = SlowDisk(**vars(images))

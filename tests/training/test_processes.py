@@ -115,7 +115,9 @@ def test_sharded_they_compute_the_same_and_one_goes_on_from_there(one, tmp_path)
 
 def test_a_batch_that_does_not_divide_is_one_sentence(tmp_path):
     said = finish(tok1d(tmp_path, num_processes=2, batch_size=6), status=1)
-    assert said == ("tok1d: batch_size=6 is no multiple of accumulate=2 × 2 processes: type batch_size=8\n")
+    assert said == (
+        "tok1d: batch_size=6 is no multiple of grad_accum_steps=2 × 2 processes: type batch_size=8\n"
+    )
 
 
 def test_when_one_fails_all_end_and_it_is_said_once(tmp_path):

@@ -12,21 +12,22 @@ from safetensors.torch import load_file, save_file
 from tuning import SMALL, fresh, tuned
 from workbench import ENV, REPO
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS, ConfigError
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import parse_train
 from tok1d.data.dataset import load_data
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
-from tok1d.training.initialize import prepare_start, start_model
+from tok1d.training.initialize import check_initialization, initialize_model
 from tok1d.training.train import train
 
 
 def small_run(folder, name: str, **params):
     """A run folder, its images, its tokenizer's parameters and those of its training."""
     values = SMALL | dict(outputs=folder, run=name, steps=4, batch_size=4, toy_images=20, toy_val_images=4)
-    configs = parse(values | dict(checkpoint_every=2) | params, *NOTEBOOKS["train"])
-    run = Run.start(*configs)
-    return run, load_data(configs[1], configs[2].image_size, run.cache)[0], configs[2], configs[3]
+    configs = parse_train(values | dict(checkpoint_every=2) | params)
+    run = Run.open(*configs)
+    images, _ = load_data(configs.data, configs.tokenizer.image_size, run.cache)
+    return run, images, configs.tokenizer, configs.train
 
 
 def test_a_run_starts_from_another_and_needs_it_no_more_once_begun(tmp_path):
@@ -34,7 +35,7 @@ def test_a_run_starts_from_another_and_needs_it_no_more_once_begun(tmp_path):
     first = tmp_path / "runs" / "first"
     arguments = small_run(tmp_path, "second", init_from=first, num_latent_tokens=16, encoder_freeze="all")
     run, _, tokenizer, config = arguments
-    report = prepare_start(run, tokenizer, config)
+    report = check_initialization(run, tokenizer, config)
     assert report["source"] == str(first / "model") and len(report["sha256"]) == 64
     model = train(*arguments)
     told = json.loads((run / "load_report.json").read_text())
@@ -43,7 +44,7 @@ def test_a_run_starts_from_another_and_needs_it_no_more_once_begun(tmp_path):
     assert torch.equal(model.encoder.vit.norm.weight, parent.encoder.vit.norm.weight)
     assert not torch.equal(model.decoder.norm.weight, parent.decoder.norm.weight)
     shutil.rmtree(first)
-    assert prepare_start(run, tokenizer, config) == told
+    assert check_initialization(run, tokenizer, config) == told
     shutil.rmtree(run / "model")
     assert torch.equal(train(*arguments).decoder.norm.weight, model.decoder.norm.weight)
 
@@ -79,25 +80,25 @@ def test_a_hub_id_is_found_offline_with_its_commit_and_fetched_by_prefetch(tmp_p
 
 def test_what_was_proven_before_the_images_were_read_is_not_proven_again(tmp_path, monkeypatch):
     path, _ = save_upstream("mae", tmp_path, **NANO)
-    values = dict(encoder_init="mae", encoder_size="nano", encoder_weights=path, patch_size=8)
+    values = dict(encoder_init="mae", encoder_size="nano", encoder_checkpoint=path, patch_size=8)
     run, _, tokenizer, config = small_run(tmp_path, "first", **values)
-    report = prepare_start(run, tokenizer, config)
+    report = check_initialization(run, tokenizer, config)
     assert report["cosine"]["least"] > 0.999
     compared = []
     monkeypatch.setattr(
-        "tok1d.models.pretrained.compare", lambda *arguments: compared.append(arguments) or {}
+        "tok1d.models.pretrained.compare_features", lambda *arguments: compared.append(arguments) or {}
     )
     model = Tokenizer(tokenizer)
-    start_model(run, model, config)
+    initialize_model(run, model, config)
     assert json.loads((run / "load_report.json").read_text()) == report and not compared
     save_file({name: 2 * tensor for name, tensor in load_file(path).items()}, path)
-    start_model(run, model, config)
+    initialize_model(run, model, config)
     assert compared and json.loads((run / "load_report.json").read_text())["sha256"] != report["sha256"]
 
 
 def test_a_losss_missing_file_is_told_before_the_images_are_read(tmp_path):
     run, _, tokenizer, config = small_run(
-        tmp_path, "first", perceptual_weight=1, perceptual_weights=tmp_path / "vgg16.pth"
+        tmp_path, "first", perceptual_weight=1, perceptual_checkpoint=tmp_path / "vgg16.pth"
     )
-    with pytest.raises(ConfigError, match=r"vgg16.pth.*perceptual_weights"):
-        prepare_start(run, tokenizer, config)
+    with pytest.raises(ConfigError, match=r"vgg16.pth.*perceptual_checkpoint"):
+        check_initialization(run, tokenizer, config)

@@ -12,7 +12,7 @@ from small_run import SMALL, start
 from tok1d.config.schema import TokenizerConfig, TrainConfig
 from tok1d.models.tokenizer import Reconstruction, Tokenizer
 from tok1d.runs import RunError
-from tok1d.training.logbook import code_use, statistics, summarise
+from tok1d.training.logbook import code_use, statistics, summarize
 from tok1d.training.state import State
 from tok1d.training.step import train_step
 from tok1d.training.train import train
@@ -34,7 +34,7 @@ def test_a_batch_in_parts_is_the_same_step(gan):
     whole, config = fresh(**gan)
     parts = copy.deepcopy(whole.model)
     first = take(whole, [images], config)
-    state, config = fresh(**gan, accumulate=4)
+    state, config = fresh(**gan, grad_accum_steps=4)
     state.model.load_state_dict(parts.state_dict())
     second = take(state, list(images.chunk(4)), config)
     assert first.keys() == second.keys() and {"psnr", "perplexity", "variation", "grad_norm"} <= first.keys()
@@ -53,12 +53,14 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted():
     handle = weight.register_hook(lambda grad: grad * math.nan)
     record = take(state, [images], config)
     handle.remove()
-    assert math.isnan(record["grad_norm"]) and state.counts["skipped"] == state.counts["in_a_row"] == 1
+    assert (
+        math.isnan(record["grad_norm"]) and state.counts["skipped"] == state.counts["nonfinite_streak"] == 1
+    )
     after = [module.state_dict() for module in (state.model, state.ema, state.objective)]
     for old, new in zip(before, after, strict=True):
         assert all(torch.equal(old[name], new[name]) for name in old)
     take(state, [images], config)
-    assert state.counts["skipped"] == 1 and state.counts["in_a_row"] == 0
+    assert state.counts["skipped"] == 1 and state.counts["nonfinite_streak"] == 0
     assert not torch.equal(weight, before[0]["to_codes.weight"])
 
 
@@ -99,7 +101,7 @@ def test_code_use_and_variation():
     ids, zero = torch.tensor([[0, 1], [2, 3], [0, 1], [2, 3]]), torch.zeros(())
 
     def described(pixels):
-        return summarise([statistics(Reconstruction(pixels, ids, zero, {}, pixels, pixels), images, 8)])
+        return summarize([statistics(Reconstruction(pixels, ids, zero, {}, pixels, pixels), images, 8)])
 
     exact, mean = described(images), described(images.mean(0, keepdim=True).expand_as(images))
     assert exact["variation"] == pytest.approx(1) and mean["variation"] == pytest.approx(0, abs=1e-5)

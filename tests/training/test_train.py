@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 from workbench import ENV, REPO, TINY, command, train_tiny
 
-from tok1d.config.schema import ConfigError, RunConfig, TrainConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import RunConfig, TrainConfig
 from tok1d.runs import Run, RunError
 from tok1d.system import replacing
 from tok1d.training.optim import set_learning_rate
@@ -128,10 +129,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_start_refuses_changed_parameters_but_not_free_ones(tmp_path):
     config = RunConfig(outputs=str(tmp_path))
-    Run.start(config, TrainConfig())
-    Run.start(config, TrainConfig(checkpoint_every=7))
+    Run.open(config, TrainConfig())
+    Run.open(config, TrainConfig(checkpoint_every=7))
     with pytest.raises(ConfigError, match=r"seed=0, not 1"):
-        Run.start(config, TrainConfig(seed=1))
+        Run.open(config, TrainConfig(seed=1))
 
 
 def test_learning_rate_warms_up_and_ends_at_0():

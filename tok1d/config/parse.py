@@ -6,6 +6,7 @@ import ast
 import difflib
 import json
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
@@ -13,25 +14,45 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
+from tok1d.config.fields import Config, ConfigError, to_number
 from tok1d.config.schema import (
     NOTEBOOKS,
-    Config,
-    ConfigError,
     EvalConfig,
+    Params,
     TokenizerConfig,
+    TrainParams,
+    configs_of,
     fields,
-    to_number,
 )
 
 EXAMPLES = dict(
     val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",
     timeofday="night", scene="highway", token_counts="1,8,64", runs="run-a,run-b", random_like="dinov2",
-    encoder_weights="weights/dinov2.safetensors", encoder_revision="main",
+    encoder_checkpoint="weights/dinov2.safetensors", encoder_revision="main",
     init_from="outputs/runs/quickstart", stop_on="nan,collapse",
-    perceptual_weights="weights/vgg16.pth", discriminator_weights="weights/dino.safetensors",
-    align_weights="weights/dinov2.safetensors", inception_weights="weights/inception_fid.pth",
-    dino_weights="weights/dinov2.pth", lpips_weights="weights/vgg16.pth", reference_data="photos/train",
+    perceptual_checkpoint="weights/vgg16.pth", discriminator_checkpoint="weights/dino.safetensors",
+    align_checkpoint="weights/dinov2.safetensors", inception_checkpoint="weights/inception_fid.pth",
+    dino_checkpoint="weights/dinov2.pth", lpips_checkpoint="weights/vgg16.pth", reference_data="photos/train",
 )  # fmt: skip
+
+
+RENAMED = {  # old name of a parameter -> its name now; run folders and people's files have the old ones
+    "encoder_weights": "encoder_checkpoint", "perceptual_weights": "perceptual_checkpoint",
+    "align_weights": "align_checkpoint", "discriminator_weights": "discriminator_checkpoint",
+    "inception_weights": "inception_checkpoint", "dino_weights": "dino_checkpoint",
+    "lpips_weights": "lpips_checkpoint", "accumulate": "grad_accum_steps", "align": "align_features",
+    "elastic_full_share": "elastic_warmup_fraction", "checkpoint_activations": "activation_checkpointing",
+}  # fmt: skip
+
+
+def parse_train(params: dict[str, Any]) -> TrainParams:
+    """The train notebook's parameters, checked; see `parse`."""
+    return TrainParams(*parse(params, *configs_of("train")))
+
+
+def parse_notebook(notebook: str, params: dict[str, Any]) -> Params:
+    """Any shipped notebook's parameters, checked; see `parse`."""
+    return NOTEBOOKS[notebook](*parse(params, *configs_of(notebook)))
 
 
 def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Config, ...]:
@@ -40,6 +61,7 @@ def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Config, ...]:
     Raises `ConfigError`, one sentence: the spelling of an unknown name, the type or range of a bad value.
     """
     known = fields(*classes)
+    params = renamed(params, warn=True)
     for name in params:
         if name not in known:
             raise ConfigError(unknown_name(name, known))
@@ -51,6 +73,20 @@ def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Config, ...]:
             raise ConfigError(_sentence(error.errors()[0], known)) from None
     check_counts(out)
     return tuple(out)
+
+
+def renamed(params: dict[str, Any], warn: bool = False) -> dict[str, Any]:
+    """These parameters by their present names; with `warn`, each old one is said, in one sentence on stderr.
+
+    Raises `ConfigError` if one is given by both its names.
+    """
+    for old in RENAMED.keys() & params.keys():
+        new = RENAMED[old]
+        if new in params:
+            raise ConfigError(f"{old} is called {new} now, and both are given: leave out {old}")
+        if warn:
+            print(f"tok1d: {old} is called {new} now: type {new}={_shown(params[old])}", file=sys.stderr)
+    return {RENAMED.get(name, name): value for name, value in params.items()}
 
 
 def check_counts(configs: list[Config]) -> None:
@@ -69,8 +105,8 @@ def check_counts(configs: list[Config]) -> None:
 def read_params(*files: str | Path) -> dict[str, Any]:
     """Flat parameters of YAML files, later files winning over earlier ones.
 
-    A file with `base: params/seed/base.yaml` (a path from the project's folder, or from a folder that holds
-    the file) is read on top of that other file; plain papermill leaves that to
+    A file with `base: params/reference/base.yaml` (a path from the project's folder, or from a folder that
+    holds the file) is read on top of that other file; plain papermill leaves that to
     `tok1d.jupyter.execute.parameters`.
     """
     params: dict[str, Any] = {}
@@ -92,7 +128,9 @@ def with_base(params: dict[str, Any], above: tuple[Path, ...] = ()) -> dict[str,
     if base is None:
         return params
     if not isinstance(base, str) or not base:
-        raise ConfigError(f"base must be a parameter file, got {base!r}: type base: params/seed/base.yaml")
+        raise ConfigError(
+            f"base must be a parameter file, got {base!r}: type base: params/reference/base.yaml"
+        )
     places = [Path(base), *(folder / base for file in above[-1:] for folder in file.parents)]
     found = next((place for place in places if place.is_file()), Path(base))
     return _read_file(found, above) | {name: value for name, value in params.items() if name != "base"}
@@ -116,7 +154,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def unknown_name(name: Any, known: Iterable[str]) -> str:
-    elsewhere = [notebook for notebook, classes in NOTEBOOKS.items() if name in fields(*classes)]
+    elsewhere = [notebook for notebook in NOTEBOOKS if name in fields(*configs_of(notebook))]
     if elsewhere:
         return f"{name} is not a parameter here: it belongs to the notebook {' and '.join(elsewhere)}"
     close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Every name that a parameter may take: encoder initialisations, numbers of an evaluation, diagnoses.
+"""Every name that a parameter may take: encoder initializations, numbers of an evaluation, diagnoses.
 
 Only names, so that a parameter file is checked at once. What stands behind them is elsewhere: the networks in
 `tok1d.models`, the numbers in `tok1d.evaluation`, the diagnoses in `tok1d.training.symptoms`.
@@ -62,7 +62,7 @@ TIMM = "timm:"
 
 
 def known_init(name: str) -> str:
-    """`name` if it is an initialisation (`timm:NAME` is looked up once the network is built). Raises
+    """`name` if it is an initialization (`timm:NAME` is looked up once the network is built). Raises
     ValueError.
     """
     if name == "random" or name in BACKBONES or name.removeprefix(TIMM) not in ("", name):
@@ -152,7 +152,7 @@ def asked_as(number: str) -> str:
 
 DIAGNOSES = {
     "nan": "steps are skipped because the loss or a gradient is not finite",
-    "diverging": "reconstructions are far worse than they were, or than plain grey",
+    "diverging": "reconstructions are far worse than they were, or than plain gray",
     "exploding-gradient": "gradients are far larger than they were",
     "dead-parameters": "a part of the network gets no gradient",
     "collapse": "codebook (or posterior) collapse: tokens hardly differ from image to image",

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from pydantic import AfterValidator, Field, model_validator
 
 from tok1d.config.fields import (
     Config,
-    ConfigError,
     Counts,
     Diagnoses,
     Float,
@@ -29,21 +28,20 @@ from tok1d.config.fields import (
     Precision,
     Size,
     Text,
-    to_number,
 )
 
 
 class TokenizerConfig(Config):
     """The network. Sizes are timm's ViTs; `nano` (width 128, 2 blocks) is for CPUs."""
 
-    image_size: Int = Field(256, ge=8, le=2048, description="side of the square images, in pixels")
+    image_size: Int = Field(64, ge=8, le=2048, description="side of the square images, in pixels")
     patch_size: Int = Field(16, ge=2, le=64, description="side of a ViT patch, in pixels")
-    encoder_size: Size = Field("S", description="ViT encoder: nano, T, S, B or L")
-    decoder_size: Size = Field("S", description="ViT decoder: nano, T, S, B or L")
+    encoder_size: Size = Field("nano", description="ViT encoder: nano, T, S, B or L")
+    decoder_size: Size = Field("nano", description="ViT decoder: nano, T, S, B or L")
     encoder_init: Init = Field("random", description="random, mae, clip, dino, dinov2, … or timm:NAME")
     random_like: Like = Field("", description="build a random encoder with the modules of this encoder_init")
     num_latent_tokens: Int = Field(64, ge=1, le=4096, description="K, the tokens an image becomes")
-    elastic: bool = Field(False, description="one model for every token count up to K (nested dropout)")
+    elastic: bool = Field(True, description="one model for every token count up to K (nested dropout)")
     token_mixing: bool = Field(
         True, description="start tokens from learned mixes of patches, and the way back"
     )
@@ -57,7 +55,7 @@ class TokenizerConfig(Config):
     )
     cnn_attention: Counts = Field((16,), description="sides at which its levels have attention")
     quantizer: Literal["fsq", "vq", "vq_ema", "lfq", "simvq", "softvq", "kl"] = Field(
-        "fsq", description="fsq, vq (L2-normalised codebook), vq_ema, lfq, simvq, softvq or kl (continuous)"
+        "fsq", description="fsq, vq (L2-normalized codebook), vq_ema, lfq, simvq, softvq or kl (continuous)"
     )
     fsq_levels: Ints = Field((8, 8, 8, 5, 5, 5), description="FSQ levels; their product is the codebook")
     codebook_size: Int = Field(4096, ge=2, le=2**20, description="codes of any other quantizer but kl")
@@ -161,7 +159,7 @@ def _frozen_blocks(value: str) -> str:
 class StartConfig(Config):
     """Where the weights come from, and which of them may move; see `tok1d.training.initialize`."""
 
-    encoder_weights: Text = Field("", description="local .safetensors or .pth; empty: from the hub")
+    encoder_checkpoint: Text = Field("", description="local .safetensors or .pth; empty: from the hub")
     encoder_revision: Text = Field("", description="the hub's commit, tag or branch; empty: the registry's")
     encoder_freeze: Annotated[Text, AfterValidator(_frozen_blocks)] = Field(
         "none", description="none, all, or n: the embeddings and first n blocks of the encoder"
@@ -185,7 +183,7 @@ def _pretrained(value: str) -> str:
 
 
 class LossConfig(Config):
-    """What training minimises; a weight of 0 switches its term off. See `tok1d.losses.objective`."""
+    """What training minimizes; a weight of 0 switches its term off. See `tok1d.losses.objective`."""
 
     l1_weight: Float = Field(0.0, ge=0, description="weight of the mean absolute error")
     l2_weight: Float = Field(1.0, ge=0, description="weight of the mean squared error")
@@ -194,7 +192,7 @@ class LossConfig(Config):
         "lpips", description="lpips, vgg, or timm:NAME of a convolutional network"
     )
     perceptual_weight: Float = Field(0.0, ge=0, description="weight of the perceptual loss")
-    perceptual_weights: Text = Field("", description="local file of its network; empty: from the hub")
+    perceptual_checkpoint: Text = Field("", description="local file of its network; empty: from the hub")
     quantizer_weight: Float = Field(1.0, ge=0, description="weight of the quantizer's own loss")
     entropy_weight: Float = Field(0.1, ge=0, description="vq, lfq and softvq entropy weight at the start")
     entropy_weight_end: Float = Field(0.001, ge=0, description="the same at the end of its decay")
@@ -204,41 +202,43 @@ class LossConfig(Config):
     discriminator: Literal["patchgan", "features"] = Field(
         "patchgan", description="patchgan, or heads on the features of a frozen DINO"
     )
-    discriminator_weights: Text = Field("", description="local file of that DINO; empty: from the hub")
+    discriminator_checkpoint: Text = Field("", description="local file of that DINO; empty: from the hub")
     discriminator_lr: Float = Field(0.0, ge=0, le=1, description="its peak learning rate; 0: the same as lr")
     discriminator_start: Int = Field(0, ge=0, description="step from which there is a discriminator")
     discriminator_ramp: Int = Field(0, ge=0, description="steps over which its weight then grows from 0")
-    lecam_weight: Float = Field(0.0, ge=0, description="weight of the discriminator's LeCam regularisation")
+    lecam_weight: Float = Field(0.0, ge=0, description="weight of the discriminator's LeCam regularization")
     align_weight: Float = Field(0.0, ge=0, description="weight of alignment to a frozen backbone's features")
-    align: Literal["decoder", "tokens"] = Field(
+    align_features: Literal["decoder", "tokens"] = Field(
         "decoder", description="what is aligned: the decoder's middle features, or the tokens' codes"
     )
     align_to: Annotated[Init, AfterValidator(_pretrained)] = Field(
         "dinov2", description="the backbone: a name as for encoder_init"
     )
     align_size: Size = Field("B", description="its size")
-    align_weights: Text = Field("", description="local file of that backbone; empty: from the hub")
+    align_checkpoint: Text = Field("", description="local file of that backbone; empty: from the hub")
 
 
 class TrainConfig(StartConfig, LossConfig):
     """The training loop; see `tok1d.training.train`. Together with the seed it fixes every random choice."""
 
-    steps: Int = Field(10_000, ge=1, description="optimizer steps")
-    batch_size: Int = Field(64, ge=1, description="images a step, over all processes and accumulated parts")
-    accumulate: Int = Field(1, ge=1, description="parts that a batch is computed in, to save memory")
+    steps: Int = Field(1200, ge=1, description="optimizer steps")
+    batch_size: Int = Field(32, ge=1, description="images a step, over all processes and accumulated parts")
+    grad_accum_steps: Int = Field(1, ge=1, description="parts that a batch is computed in, to save memory")
     lr: Float = Field(1e-3, gt=0, le=1, description="peak learning rate")
     warmup_steps: Int = Field(100, ge=0, description="steps of linear warm-up, before the cosine to 0")
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="adamw, or muon for the matrices")
+    optimizer: Literal["adamw", "muon"] = Field("muon", description="adamw, or muon for the matrices")
     muon_lr: Float = Field(0.01, gt=0, le=1, description="peak learning rate of muon's matrices")
     weight_decay: Float = Field(0.01, ge=0, le=1, description="decoupled weight decay of matrices")
     beta1: Float = Field(0.9, ge=0, lt=1, description="first moment's decay")
     beta2: Float = Field(0.99, ge=0, lt=1, description="second moment's decay")
     grad_clip: Float = Field(1.0, gt=0, description="largest gradient norm")
     ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are saved")
-    elastic_full_share: Float = Field(0.4, ge=0, le=1, description="share of steps before random prefixes")
+    elastic_warmup_fraction: Float = Field(
+        0.4, ge=0, le=1, description="share of steps before random prefixes"
+    )
     mixed_precision: Precision = Field("auto", description="auto: bf16 on a GPU that has it, else no")
     compile: bool = Field(False, description="torch.compile the blocks of both networks")
-    checkpoint_activations: bool = Field(False, description="recompute blocks backwards, to save memory")
+    activation_checkpointing: bool = Field(False, description="recompute blocks backwards, to save memory")
     num_processes: Int = Field(1, ge=1, description="GPUs (or CPU processes) that a notebook starts")
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp", description="ddp: a copy on each GPU; fsdp: the blocks in pieces, to save memory"
@@ -262,19 +262,13 @@ class TrainConfig(StartConfig, LossConfig):
 
     @model_validator(mode="after")
     def _divides(self) -> TrainConfig:
-        if self.batch_size % self.accumulate:
-            near = -(-self.batch_size // self.accumulate) * self.accumulate
+        if self.batch_size % self.grad_accum_steps:
+            near = -(-self.batch_size // self.grad_accum_steps) * self.grad_accum_steps
             raise ValueError(
-                f"batch_size={self.batch_size} is no multiple of accumulate={self.accumulate}: "
+                f"batch_size={self.batch_size} is no multiple of grad_accum_steps={self.grad_accum_steps}: "
                 f"type batch_size={near}"
             )
         return self
-
-
-__all__ = [
-    "NOTEBOOKS", "CompareConfig", "Config", "ConfigError", "DataConfig", "EvalConfig", "LossConfig",
-    "RunConfig", "StartConfig", "TokenizerConfig", "TrainConfig", "fields", "to_number",
-]  # fmt: skip
 
 
 class RunConfig(Config):
@@ -282,7 +276,7 @@ class RunConfig(Config):
 
     outputs: Text = Field("outputs", min_length=1, description="folder that holds every result")
     sweep: FolderName = Field("runs", description="folder of runs that belong together")
-    run: FolderName = Field("run", description="name of this run")
+    run: FolderName = Field("quickstart", description="name of this run")
 
     @property
     def folder(self) -> Path:
@@ -329,10 +323,10 @@ class EvalConfig(Config):
         "", description="images that distances of sets are to, as `data`; empty: the evaluated ones"
     )
     resamples: Int = Field(1000, ge=0, description="bootstrap resamples behind each interval; 0: none")
-    inception_weights: Text = Field("", description="local file of FID's Inception; empty: fetched")
-    dino_weights: Text = Field("", description="local file of DINOv2; empty: fetched")
+    inception_checkpoint: Text = Field("", description="local file of FID's Inception; empty: fetched")
+    dino_checkpoint: Text = Field("", description="local file of DINOv2; empty: fetched")
     dino_size: Literal["S", "B", "L"] = Field("B", description="DINOv2's size")
-    lpips_weights: Text = Field("", description="local VGG16 file of LPIPS; empty: fetched")
+    lpips_checkpoint: Text = Field("", description="local VGG16 file of LPIPS; empty: fetched")
     show_images: Int = Field(6, ge=1, le=64, description="validation images to show")
 
 
@@ -353,12 +347,43 @@ class FiguresConfig(CompareConfig):
     )
 
 
-NOTEBOOKS: dict[str, tuple[type[Config], ...]] = {
-    "train": (RunConfig, DataConfig, TokenizerConfig, TrainConfig, EvalConfig),
-    "reconstruct": (RunConfig, EvalConfig),
-    "ablation": (RunConfig, CompareConfig),
-    "figures": (RunConfig, FiguresConfig),
+class TrainParams(NamedTuple):
+    """The parameters of the train notebook, of `tok1d train`, and of each run of a sweep."""
+
+    run: RunConfig
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    train: TrainConfig
+    evaluation: EvalConfig
+
+
+class ReconstructParams(NamedTuple):
+    run: RunConfig
+    evaluation: EvalConfig
+
+
+class AblationParams(NamedTuple):
+    run: RunConfig
+    compare: CompareConfig
+
+
+class FiguresParams(NamedTuple):
+    run: RunConfig
+    compare: FiguresConfig
+
+
+Params = TrainParams | ReconstructParams | AblationParams | FiguresParams
+NOTEBOOKS: dict[str, type[Params]] = {
+    "train": TrainParams,
+    "reconstruct": ReconstructParams,
+    "ablation": AblationParams,
+    "figures": FiguresParams,
 }
+
+
+def configs_of(notebook: str) -> tuple[type[Config], ...]:
+    """The configs that hold a notebook's parameters, in order."""
+    return tuple(get_type_hints(NOTEBOOKS[notebook]).values())
 
 
 def fields(*classes: type[Config]) -> dict[str, Any]:

@@ -29,13 +29,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tok1d.config.schema import ConfigError, DataConfig
-from tok1d.data.decode import RESIZE_RULE, Unreadable, centre_crop, random_crop_flip, resize
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig
+from tok1d.data.decode import RESIZE_RULE, Unreadable, center_crop, random_crop_flip, resize
 from tok1d.data.sources import ATTRIBUTES, Source, find_sources
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageDataset:
     """Images by index, shorter side = `size`; see `tok1d.data.dataset` for where they come from."""
 
     size: int
@@ -54,19 +55,19 @@ class Images:
         """uint8 [h, w, 3]."""
         raise NotImplementedError
 
-    def centre(self, indices: Sequence[int]) -> Tensor:
-        """Centre crops, uint8 [B, 3, size, size]."""
-        return self._stack(lambda i: centre_crop(self[i], self.size), indices)
+    def center_crops(self, indices: Sequence[int]) -> Tensor:
+        """Center crops, uint8 [B, 3, size, size]."""
+        return self._stack(lambda i: center_crop(self[i], self.size), indices)
 
-    def spread(self, count: int) -> list[int]:
+    def evenly_spaced(self, count: int) -> list[int]:
         """`count` indices, evenly over all images (all of them if there are fewer)."""
         return np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
 
     def batches(self, batch_size: int, limit: int = 0) -> Iterator[Tensor]:
-        """All centre crops in order (or the first `limit`), uint8 [≤ batch_size, 3, size, size] at a time."""
+        """All center crops in order (or the first `limit`), uint8 [≤ batch_size, 3, size, size] at a time."""
         count = min(limit or len(self), len(self))
         for start in range(0, count, batch_size):
-            yield self.centre(range(start, min(start + batch_size, count)))
+            yield self.center_crops(range(start, min(start + batch_size, count)))
 
     def train_batch(
         self, step: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, pin: bool = False
@@ -117,15 +118,13 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
-__all__ = ["CachedImages", "Images", "StreamedImages", "load_data", "load_images", "to_float", "to_uint8"]
-
 CACHE_VERSION = 2  # changes with the resize rule
 MANY = 2000  # images from which it pays to compile a quicker resize
 DAY = 24 * 3600
 
 
 @dataclass(frozen=True)
-class CachedImages(Images):
+class CachedDataset(ImageDataset):
     """Decoded images. `fingerprint` is a hash over every file's name and content."""
 
     shapes: list[tuple[int, int]]  # h, w
@@ -139,7 +138,7 @@ class CachedImages(Images):
 
 
 @dataclass(frozen=True)
-class StreamedImages(Images):
+class StreamedDataset(ImageDataset):
     """Images that are decoded whenever they are asked for.
 
     `fingerprint` is a hash over every file's name and stamp (place, size, dates), not its content. One that
@@ -164,7 +163,7 @@ class StreamedImages(Images):
             i = (i + 1) % len(self)
 
 
-def load_data(config: DataConfig, size: int, cache: str | Path) -> tuple[Images, Images]:
+def load_data(config: DataConfig, size: int, cache: str | Path) -> tuple[ImageDataset, ImageDataset]:
     """The training and validation images at `size` pixels, through the cache folder. Raises `ConfigError`.
 
     Validation images are always decoded into the cache: measurements name the fingerprint of their content.
@@ -177,16 +176,16 @@ def load_data(config: DataConfig, size: int, cache: str | Path) -> tuple[Images,
     return images, load_images(val, size, cache, config.max_unreadable)
 
 
-def stream_images(source: Source, size: int, max_unreadable: float = 0.01) -> StreamedImages:
+def stream_images(source: Source, size: int, max_unreadable: float = 0.01) -> StreamedDataset:
     """A source that is decoded on the fly."""
     stamps = hashlib.sha256()
     for name in source.names:
         stamps.update(f"{name} {source.stamp(name)}\n".encode(errors="surrogateescape"))
     fingerprint = f"stamps-{stamps.hexdigest()[:16]}"
-    return StreamedImages(size, source.names, source.labels, fingerprint, {}, source, max_unreadable)
+    return StreamedDataset(size, source.names, source.labels, fingerprint, {}, source, max_unreadable)
 
 
-def load_images(source: Source, size: int, cache: str | Path, max_unreadable: float = 0.01) -> CachedImages:
+def load_images(source: Source, size: int, cache: str | Path, max_unreadable: float = 0.01) -> CachedDataset:
     """Decode a source into the cache, or open it there. Files that cannot be read are named and left out."""
     folder = Path(cache) / _cache_key(source, size)
     index = _complete(folder)
@@ -205,7 +204,7 @@ def load_images(source: Source, size: int, cache: str | Path, max_unreadable: fl
     if source.labels:
         by_name = dict(zip(source.names, source.labels, strict=True))
         labels = [{k: by_name[name].get(k, "") for k in ATTRIBUTES} for name in index["names"]]
-    return CachedImages(
+    return CachedDataset(
         size, index["names"], labels, index["fingerprint"], index["unreadable"], shapes, starts, pixels
     )
 

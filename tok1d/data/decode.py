@@ -4,8 +4,8 @@ What happens to awkward files:
 
 | file                                     | becomes                                            |
 |------------------------------------------|----------------------------------------------------|
-| grey, palette, CMYK, 16-bit colour       | RGB, 8 bits; colour profiles are ignored           |
-| 16-bit grey                              | RGB, 65535 -> 255                                  |
+| gray, palette, CMYK, 16-bit color       | RGB, 8 bits; color profiles are ignored           |
+| 16-bit gray                              | RGB, 65535 -> 255                                  |
 | transparent                              | RGB over white                                     |
 | EXIF orientation                         | turned upright                                     |
 | animation, several pages                 | its first frame                                    |
@@ -14,7 +14,7 @@ What happens to awkward files:
 | shorter side under 8 pixels              | `Unreadable`                                       |
 | longer side over 16 times the shorter    | `Unreadable`: a crop would show next to nothing    |
 | claims over 178 million pixels           | `Unreadable`, before any memory is taken           |
-| floating-point or 32-bit grey, Lab       | `Unreadable`: nothing says what white is           |
+| floating-point or 32-bit gray, Lab       | `Unreadable`: nothing says what white is           |
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from PIL import ExifTags, Image, ImageOps
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".avif"}
 SMALLEST = 8  # pixels on the shorter side; below it there is no picture to learn from
 LONGEST = 16  # longer side over shorter; resized to 256 pixels, 8 x 100000 would fill gigabytes
-RESIZE_RULE = "shorter side, antialiased bicubic on uint8, centre crop"
+RESIZE_RULE = "shorter side, antialiased bicubic on uint8, center crop"
 PLAIN_SAMPLINGS = [[luma, (1, 1), (1, 1)] for luma in ((1, 1), (2, 1), (2, 2))]  # 4:4:4, 4:2:2, 4:2:0
 
 Picture = Image.Image | np.ndarray  # RGB; uint8 [H, W, 3]
@@ -74,7 +74,7 @@ def decode(raw: bytes) -> tuple[Picture, str]:
 
 
 def is_plain_jpeg(image: Image.Image) -> bool:
-    """Upright colour with the usual sampling: every build of libjpeg-turbo decodes it to the same pixels."""
+    """Upright color with the usual sampling: every build of libjpeg-turbo decodes it to the same pixels."""
     return (
         image.format == "JPEG"
         and image.mode == "RGB"
@@ -99,7 +99,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion would clip 16 bits
         pixels = np.asarray(image)
         if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
-            raise Unreadable("grey values without a known range")
+            raise Unreadable("gray values without a known range")
         image = Image.fromarray((pixels.astype(np.float64) / 257).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -131,7 +131,7 @@ def quick_resize() -> Callable[[np.ndarray, int, int], np.ndarray] | None:
     return resize_rgb
 
 
-def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
+def center_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     """[h, w, 3] -> [size, size, 3], placed as torchvision."""
     top, left = (round((side - size) / 2) for side in pixels.shape[:2])
     return pixels[top : top + size, left : left + size]

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from tok1d.config.schema import ConfigError
+from tok1d.config.fields import ConfigError
 from tok1d.data.decode import Picture, Unreadable, decode
 from tok1d.data.shards import Reader, open_shards
 
@@ -44,7 +44,7 @@ class Name(NamedTuple):
     column: str
 
 
-def parse(text: str) -> Name:
+def parse_name(text: str) -> Name:
     """`hf:owner/name/subset@revision:split:column`. Raises `ConfigError`."""
     where, split, column = (*text.removeprefix(PREFIX).split(":"), "", "")[:3]
     split = split or "train"
@@ -69,7 +69,7 @@ def _saved_to_disk(path: Path) -> bool:
 
 def open_dataset(text: str, limit: int, cache: Path) -> Reader:
     """Names, a way to read each, and its stamp; up to `limit` images of the hub (0: all)."""
-    name = parse(text)
+    name = parse_name(text)
     if Path(name.where).exists():
         return _local(name, text, cache)
     key = hashlib.sha256(f"{name} {limit}".encode()).hexdigest()[:16]

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tok1d.config.schema import ConfigError, TrainConfig
-from tok1d.data.dataset import Images
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import TrainConfig
+from tok1d.data.dataset import ImageDataset
 
 AHEAD = 2  # steps
 
@@ -22,31 +23,36 @@ class Part(NamedTuple):
 
 
 class Loader:
-    """One process's share of every step: `config.accumulate` parts, of all `world` processes' equal parts.
+    """One process's share of every step: `config.grad_accum_steps` parts, of all `world` processes' equal
+    parts.
 
     The parts of all processes together are exactly the batch that one process would see, each part every
-    (world * accumulate)-th image of it. `with Loader(...) as loader: loader.parts(step)`; steps may be asked
-    for in any order, in the usual one they are there already. `waited` is the time spent waiting, seconds.
+    (world * grad_accum_steps)-th image of it. `with Loader(...) as loader: loader.parts(step)`; steps may be
+    asked for in any order, in the usual one they are there already. `waited` is the time spent waiting,
+    seconds.
     """
 
     def __init__(
         self,
-        images: Images,
+        images: ImageDataset,
         config: TrainConfig,
         device: torch.device | str,
         rank: int = 0,
         world: int = 1,
         start: int = 0,
     ):
-        parts = world * config.accumulate
+        parts = world * config.grad_accum_steps
         if config.batch_size % parts:
             near = -(-config.batch_size // parts) * parts
             raise ConfigError(
                 f"batch_size={config.batch_size} is no multiple of {world} processes times "
-                f"accumulate={config.accumulate}: type batch_size={near}"
+                f"grad_accum_steps={config.grad_accum_steps}: type batch_size={near}"
             )
         self.images, self.config, self.device = images, config, torch.device(device)
-        self.mine, self.all = range(rank * config.accumulate, (rank + 1) * config.accumulate), parts
+        self.mine, self.all = (
+            range(rank * config.grad_accum_steps, (rank + 1) * config.grad_accum_steps),
+            parts,
+        )
         self.waited = 0.0
         self._pool = ThreadPoolExecutor(1, "loader")
         self._coming: deque[tuple[int, list[Future[Part]]]] = deque()
@@ -55,7 +61,7 @@ class Loader:
         self._ask(start)
 
     def parts(self, step: int) -> list[Tensor]:
-        """The parts of a step, uint8 [batch_size / (world * accumulate), 3, S, S] each, on the device.
+        """The parts of a step, uint8 [batch_size / (world * grad_accum_steps), 3, S, S] each, on the device.
 
         Raises what reading them raised.
         """

@@ -77,11 +77,11 @@ def _weights(size: int, target: int) -> tuple[np.ndarray, np.ndarray]:
     longest = math.ceil(support) * 2 + 1
     exact, first, most = np.zeros((target, longest)), np.zeros(target, np.int32), 0
     for i in range(target):
-        centre = (i + 0.5) * scale
-        begin, end = max(int(centre - support + 0.5), 0), min(int(centre + support + 0.5), size)
+        center = (i + 0.5) * scale
+        begin, end = max(int(center - support + 0.5), 0), min(int(center + support + 0.5), size)
         total = 0.0
         for j in range(end - begin):
-            x = abs((j + begin - centre + 0.5) * (1.0 / wide))
+            x = abs((j + begin - center + 0.5) * (1.0 / wide))
             if x < 1.0:
                 exact[i, j] = ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1
             elif x < 2.0:
@@ -101,7 +101,7 @@ def _weights(size: int, target: int) -> tuple[np.ndarray, np.ndarray]:
 def _resize_rows(rows: np.ndarray, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     """Each row uint8 [3 W] -> [3 width]."""
     H, W3 = rows.shape
-    turned = np.zeros((W3 + 3 * weights.shape[1]) * ROWS, np.uint8)  # 32 rows, one colour of 32 at a time
+    turned = np.zeros((W3 + 3 * weights.shape[1]) * ROWS, np.uint8)  # 32 rows, one color of 32 at a time
     sums, mixed = np.empty(WIDE, np.int32), np.empty(len(first) * WIDE, np.uint8)
     for top in range(0, H, ROWS):
         count = min(ROWS, H - top)
@@ -129,7 +129,7 @@ def _resize_rows(rows: np.ndarray, first: np.ndarray, weights: np.ndarray, out: 
 
 @compiled
 def _mix_rows(rows: np.ndarray, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    """uint8 [H, n] -> [height, n], each row a mixture of neighbours."""
+    """uint8 [H, n] -> [height, n], each row a mixture of neighbors."""
     sums, last = np.empty(rows.shape[1], np.int32), len(rows) - 1
     for y in range(len(first)):
         sums[:] = 1 << (BITS - 1)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tok1d.config.schema import ConfigError
+from tok1d.config.fields import ConfigError
 from tok1d.data.decode import SUFFIXES, Picture, Unreadable, decode
 
 Reader = tuple[list[str], Callable[[str], tuple[Picture, str]], Callable[[str], str]]  # names, read, stamp

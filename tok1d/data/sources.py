@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from tok1d.config.schema import ConfigError, DataConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig
 from tok1d.data import hf_datasets, shards
 from tok1d.data.decode import SUFFIXES, Picture, read_image
 from tok1d.data.toy_roads import draw, scene, things
@@ -53,7 +54,7 @@ def find_sources(
         return train, _find("val_data", config.val_data or "toy-roads", drawn, config, size, Path(cache))
     if len(train.names) < 2:
         raise ConfigError(f"{config.data} has a single image: add more, or type val_data=FOLDER")
-    split = len(train.names) - max(1, len(train.names) // 20)  # one block: neighbours in a drive are alike
+    split = len(train.names) - max(1, len(train.names) // 20)  # one block: neighbors in a drive are alike
     return train.take(range(split)), train.take(range(split, len(train.names)))
 
 
@@ -78,10 +79,10 @@ def _toy(indices: range, size: int) -> Source:
         raise ConfigError(f"toy-roads cannot be drawn at image_size={size}: type image_size=256, 16 to 1024")
 
     def read(name: str) -> tuple[Image.Image, str]:
-        image = draw.draw(int(name.removeprefix("toy-")), size)
+        image = draw.draw_scene(int(name.removeprefix("toy-")), size)
         return image, hashlib.sha256(image.tobytes()).hexdigest()
 
-    labels = [draw.labels(i)._asdict() for i in indices]
+    labels = [scene.labels(i)._asdict() for i in indices]
     return Source([f"toy-{i}" for i in indices], read, lambda name: TOY_VERSION, "toy-roads", labels)
 
 

@@ -21,7 +21,7 @@ IDENTIFIES = ("model", "model_sha256", "token_counts", "data", "made_with")
 def differences(one: dict[str, Any], other: dict[str, Any], metric: str = "") -> dict[str, tuple]:
     """What differs between the protocols of two cards: {name: (of one, of the other)}, telling ones first.
 
-    A metric's own facts (its extractor, weights, reference) count if it is `metric`; without `metric`, those
+    A metric's own part (its extractor, weights, reference) count if it is `metric`; without `metric`, those
     of every metric that both cards have count.
     """
     mine, theirs = (
@@ -39,15 +39,15 @@ def differences(one: dict[str, Any], other: dict[str, Any], metric: str = "") ->
 def protocol(card: dict[str, Any], metric: str = "") -> dict[str, Any]:
     """What a comparison must share, flat: {"images": 400, …, "metrics.rfid.weights_sha256": …}."""
     found = {name: value for name, value in card.items() if name not in (*IDENTIFIES, "metrics")}
-    for name, facts in card.get("metrics", {}).items():
+    for name, own in card.get("metrics", {}).items():
         if not metric or name in (metric, asked_as(metric)):
-            found |= {f"metrics.{name}.{fact}": value for fact, value in facts.items()}
+            found |= {f"metrics.{name}.{fact}": value for fact, value in own.items()}
     return found
 
 
-def card_id(facts: dict[str, Any]) -> str:
+def card_id(protocol: dict[str, Any]) -> str:
     """Twelve letters that are the same for numbers that were measured alike: of what `protocol` gives."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def same_card(runs: list[Run], metric: str = "") -> None:

@@ -54,7 +54,7 @@ def take(features: Features, rows: slice | np.ndarray) -> Tensor:
 def gaussian(features: Features) -> Gaussian:
     """Mean and covariance of features [N, D], N > 1.
 
-    Of fewer images than dimensions, the centred features themselves are a root of the covariance; of more,
+    Of fewer images than dimensions, the centered features themselves are a root of the covariance; of more,
     it is their QR decomposition's triangle, block by block. No matrix is squared, so nothing is lost.
     """
     count, dim = features.shape
@@ -198,7 +198,9 @@ def frechet_influence(a: Features, b: Features) -> Influence:
 
 def _by_set(features: Features, own: Gaussian, shift: Tensor, half: Tensor) -> np.ndarray:
     """`half` [min(N, D), r]: half halfᵀ is U diag(s) Uᵀ."""
-    few = len(own.root) == own.count  # the root is the centred features: image i's coordinates are row i of I
+    few = (
+        len(own.root) == own.count
+    )  # the root is the centered features: image i's coordinates are row i of I
     project = half if few else torch.linalg.pinv(own.root, rtol=1e-10) @ half / (own.count - 1) ** 0.5
     found, start = [], 0
     for block in blocks(features):

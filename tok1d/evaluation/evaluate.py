@@ -23,27 +23,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NEEDS
-from tok1d.config.schema import ConfigError, EvalConfig
-from tok1d.data.dataset import Images, to_float, to_uint8
+from tok1d.config.schema import EvalConfig
+from tok1d.data.dataset import ImageDataset, to_float, to_uint8
 from tok1d.environment import made_with
 from tok1d.evaluation.bootstrap import interval_of_mean
 from tok1d.evaluation.image_metrics import build_image_metrics
-from tok1d.evaluation.measured import Ours, Peer, as_measured
+from tok1d.evaluation.measured import ForeignTokenizer, NativeTokenizer, as_measurable
 from tok1d.evaluation.set_metrics import SetMetrics
 from tok1d.evaluation.table import ImageTable, columns_of, complete_table, read_table
 from tok1d.evaluation.tokens import CodeCounts
-from tok1d.evaluation.workers import UINT8, AtCount, Batch, Found, Saving, Worker, devices_for, in_order
+from tok1d.evaluation.workers import (
+    UINT8,
+    Batch,
+    BatchResult,
+    CountResult,
+    Saving,
+    Worker,
+    devices_for,
+    in_order,
+)
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import as_bytes
 
 
 def evaluate(
     tokenizer: Any,
-    images: Images,
+    images: ImageDataset,
     config: EvalConfig,
     *,
-    reference: Images | None = None,
+    reference: ImageDataset | None = None,
     table: Path | None = None,
     cache: Path | None = None,
     saving: Saving = UINT8,
@@ -66,14 +76,14 @@ def evaluate(
     count = number_of(images, config)
     if count < 2:  # nothing to draw again
         config = config.model_copy(update={"resamples": 0})
-    measured = as_measured(tokenizer, config)
+    measured = as_measurable(tokenizer, config)
     devices = [torch.device(device) for device in devices] or devices_for(measured, config)
     with tempfile.TemporaryDirectory(prefix="tok1d-") as folder:
         sets = SetMetrics(config, images, reference, Path(folder), cache, devices)
-        return Pass(measured, images, config, Path(folder), sets, table, saving).evaluation()
+        return Evaluator(measured, images, config, Path(folder), sets, table, saving).evaluation()
 
 
-def number_of(images: Images, config: EvalConfig) -> int:
+def number_of(images: ImageDataset, config: EvalConfig) -> int:
     """How many images are measured. Raises `ConfigError` if they are too few."""
     count = min(config.eval_images or len(images), len(images))
     if not count:
@@ -86,7 +96,7 @@ def number_of(images: Images, config: EvalConfig) -> int:
     return count
 
 
-class Row:
+class CountTotals:
     """What is gathered at one token count."""
 
     def __init__(self):
@@ -99,13 +109,13 @@ class Row:
         return {f"{name}_images_per_s": self.images / s for name, s in seconds.items() if s}
 
 
-class Pass:
+class Evaluator:
     """One pass over the images: every batch is read once, encoded once, decoded at each token count."""
 
     def __init__(
         self,
-        measured: Ours | Peer,
-        images: Images,
+        measured: NativeTokenizer | ForeignTokenizer,
+        images: ImageDataset,
         config: EvalConfig,
         folder: Path,
         sets: SetMetrics,
@@ -121,7 +131,7 @@ class Pass:
             self.workers.append(Worker(own, metrics, sets.on(i), saving))
         self.metrics = self.workers[0].metrics
         self.table = ImageTable(table or folder / "images.parquet")
-        self.rows: dict[int | None, Row] = {}
+        self.rows: dict[int | None, CountTotals] = {}
         self.pixels = hashlib.sha256()
         self.parts: dict[int | None, dict[str, np.ndarray]] = {}
         self.subsets: dict[str, dict[str, list[float]]] = {}
@@ -129,7 +139,7 @@ class Pass:
     def evaluation(self) -> dict[str, Any]:
         with self.sets:
             for found in in_order(self.workers, self.batches()):
-                self.gather(found)
+                self.accumulate(found)
                 give_back_memory()
         self.table.close()
         counts = sorted(self.rows, key=lambda count: count or 0)
@@ -153,19 +163,19 @@ class Pass:
             yield Batch(first, images, self.sets.kept(slice(first, first + len(images))))
             first += len(images)
 
-    def gather(self, found: Found) -> None:
+    def accumulate(self, found: BatchResult) -> None:
         """What was found of the next batch, into counts and files."""
         first, size = found.batch.first, len(found.batch.images)
         names = self.images.names[first : first + size]
         for at in found.counts:
-            row = self.rows.setdefault(at.num_tokens, Row())
+            row = self.rows.setdefault(at.num_tokens, CountTotals())
             row.images += size
             row.encode_seconds += at.encode_seconds
             row.decode_seconds += at.decode_seconds
             self.table.add(names, first, at.num_tokens, at.columns | self.count_codes(row, at))
         self.sets.add(found)
 
-    def count_codes(self, row: Row, at: AtCount) -> dict[str, Tensor]:
+    def count_codes(self, row: CountTotals, at: CountResult) -> dict[str, Tensor]:
         size = self.measured.codebook_size
         if at.ids is None or not size:
             return {}
@@ -206,7 +216,7 @@ class Pass:
 
     def card(self) -> dict[str, Any]:
         """How the numbers were measured; `card.py` says which of it a comparison must share."""
-        metrics = {name: metric.facts for name, metric in self.metrics.items()} | self.sets.facts
+        metrics = {name: metric.card for name, metric in self.metrics.items()} | self.sets.cards
         return {
             **self.measured.identity,
             "token_counts": list(self.rows),
@@ -234,6 +244,6 @@ def reconstruct(tokenizer: Tokenizer, images: Tensor, counts: tuple[int, ...]) -
     tokenizer.eval()
     originals = to_float(images.to(tokenizer.device))
     return {
-        count: to_uint8(tokenizer.decode(tokenizer.quantize(originals, count).codes)).cpu()
+        count: to_uint8(tokenizer.decode(tokenizer.encode_codes(originals, count).codes)).cpu()
         for count in counts
     }

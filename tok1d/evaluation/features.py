@@ -37,23 +37,32 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NEEDS
-from tok1d.config.schema import ConfigError, EvalConfig, LossConfig, StartConfig, TokenizerConfig
-from tok1d.losses.frozen import frozen_encoder, perceptual_weights
-from tok1d.models.weights import Asked, Weights, hashed, local_file, read_weights, remedy, torch_hub_file
+from tok1d.config.schema import EvalConfig, LossConfig, StartConfig, TokenizerConfig
+from tok1d.losses.frozen import frozen_encoder, perceptual_checkpoint
+from tok1d.models.weights import (
+    ParamNames,
+    Weights,
+    fix_hint,
+    hashed,
+    local_file,
+    read_weights,
+    torch_hub_file,
+)
 from tok1d.system import replacing
 
 
 class FeatureStore:
     """The features of one set of images by one network, in one file below `folder`.
 
-    The file's name is a hash of `facts`: whatever decides the features must be in there, such as their
+    The file's name is a hash of `identity`: whatever decides the features must be in there, such as their
     `count`. It appears once the `with` block ends, whole, and not at all if that fails.
     """
 
-    def __init__(self, folder: str | Path, dim: int, facts: dict[str, Any]):
-        key = hashlib.sha256(json.dumps(facts | {"dim": dim}, sort_keys=True).encode()).hexdigest()[:16]
-        self.path, self.dim, self.facts = Path(folder) / f"{key}.f32", dim, facts
+    def __init__(self, folder: str | Path, dim: int, identity: dict[str, Any]):
+        key = hashlib.sha256(json.dumps(identity | {"dim": dim}, sort_keys=True).encode()).hexdigest()[:16]
+        self.path, self.dim, self.identity = Path(folder) / f"{key}.f32", dim, identity
 
     @property
     def complete(self) -> bool:
@@ -77,25 +86,25 @@ class FeatureStore:
         self._file.close()
         if error[0] is None:
             with replacing(self.path.with_suffix(".json")) as temporary:
-                temporary.write_text(json.dumps(self.facts, indent=1) + "\n")
+                temporary.write_text(json.dumps(self.identity, indent=1) + "\n")
         self._replacing.__exit__(*error)
 
 
 INCEPTION_SHA256 = "6726825d"  # how the sha256 of torch-fidelity's file starts
-INCEPTION_REMEDY = remedy("tok1d prefetch metrics=rfid", "inception_weights")
-DINO_ASKED = Asked("", "dino_size", "dino_weights", "metrics=frechet_dinov2")
+INCEPTION_REMEDY = fix_hint("tok1d prefetch metrics=rfid", "inception_checkpoint")
+DINO_ASKED = ParamNames("", "dino_size", "dino_checkpoint", "metrics=frechet_dinov2")
 DINO_SIDE = 224  # px: 16 x 16 patches
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Extractor(nn.Module):
-    """A frozen network in eval mode. `facts` say what two distances must share to be compared."""
+    """A frozen network in eval mode. `card` say what two distances must share to be compared."""
 
-    def __init__(self, net: nn.Module, name: str, dim: int, dtype: str, facts: dict[str, Any]):
+    def __init__(self, net: nn.Module, name: str, dim: int, dtype: str, card: dict[str, Any]):
         super().__init__()
         self.net = net
         self.name, self.dim, self.dtype = name, dim, DTYPES[dtype]
-        self.facts = facts | {"dtype": dtype, "torch": torch.__version__}
+        self.card = card | {"dtype": dtype, "torch": torch.__version__}
         for layer in self.net.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.to(self.dtype).float()
@@ -158,7 +167,7 @@ def build_extractor(name: str, weights: str = "", size: str = "B", dtype: str = 
 def extractor_weights(name: str, weights: str = "", size: str = "B") -> Weights:
     """The file that `build_extractor` reads. Raises `ConfigError` if it cannot be had, or is not sound."""
     if name == "dinov2":
-        return read_weights(dino_config(size), StartConfig(encoder_weights=weights), DINO_ASKED)
+        return read_weights(dino_config(size), StartConfig(encoder_checkpoint=weights), DINO_ASKED)
     if weights:
         path, source = local_file(weights, INCEPTION_REMEDY)
     else:
@@ -177,7 +186,7 @@ def build_inception(weights: str, size: str, dtype: str) -> Extractor:
         raise ConfigError(
             f"{file.source} is not for the Inception of FID ({what}): {INCEPTION_REMEDY}"
         ) from None
-    facts = {
+    card = {
         "network": "Inception of 2015-12-05",
         "features": "last pooling",
         "source": file.source,
@@ -185,12 +194,12 @@ def build_inception(weights: str, size: str, dtype: str) -> Extractor:
         "input": "uint8 to 299 px by TensorFlow 1's bilinear without antialiasing, (x - 128) / 128",
         "library": f"torch-fidelity {version('torch-fidelity')}",
     }
-    return Extractor(net, "inception", 2048, dtype, facts)
+    return Extractor(net, "inception", 2048, dtype, card)
 
 
 def build_dinov2(weights: str, size: str, dtype: str) -> Extractor:
     encoder, found = frozen_encoder(dino_config(size), weights, DINO_ASKED)
-    facts = {
+    card = {
         "network": found["name"],
         "features": "class token",
         "source": found["source"],
@@ -199,7 +208,7 @@ def build_dinov2(weights: str, size: str, dtype: str) -> Extractor:
         "library": f"timm {version('timm')}",
     }
     net = ClassToken(encoder.vit, encoder.mean, encoder.std)
-    return Extractor(net, "dinov2", encoder.width, dtype, facts)
+    return Extractor(net, "dinov2", encoder.width, dtype, card)
 
 
 def dino_config(size: str) -> TokenizerConfig:
@@ -210,16 +219,17 @@ def dino_config(size: str) -> TokenizerConfig:
         encoder_init="dinov2",
         encoder_size=size,
         num_latent_tokens=1,
+        elastic=False,
         token_mixing=False,
     )
 
 
-def metric_weights(config: EvalConfig) -> list[Weights]:
+def metric_checkpoints(config: EvalConfig) -> list[Weights]:
     """Every file that the metrics of `config` need. Raises `ConfigError` if one cannot be had."""
-    files = {"inception": config.inception_weights, "dinov2": config.dino_weights}
+    files = {"inception": config.inception_checkpoint, "dinov2": config.dino_checkpoint}
     networks = dict.fromkeys(NEEDS[metric] for metric in config.metrics if metric in NEEDS)
     found = [extractor_weights(name, files[name], config.dino_size) for name in networks]
     if "lpips" in config.metrics:
-        loss = LossConfig(perceptual="lpips", perceptual_weights=config.lpips_weights)
-        found.append(perceptual_weights(loss))
+        loss = LossConfig(perceptual="lpips", perceptual_checkpoint=config.lpips_checkpoint)
+        found.append(perceptual_checkpoint(loss))
     return found

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tok1d.config.schema import ConfigError, EvalConfig, LossConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import EvalConfig, LossConfig
 from tok1d.losses.perceptual import PerceptualLoss, build_perceptual
 
 WINDOW, SIGMA = 11, 1.5  # pixels; Wang et al. 2004
@@ -21,7 +22,7 @@ MS_SSIM_FROM = 1 + (WINDOW - 1) * 2 ** (len(BETAS) - 1)  # pixels: the window mu
 
 class ImageMetric(NamedTuple):
     measure: Callable[[Tensor, Tensor], Tensor]  # reconstruction, original -> [B]
-    facts: dict[str, Any]  # for the card
+    card: dict[str, Any]  # for the card
 
 
 def psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
@@ -94,12 +95,12 @@ def build_image_metrics(
         warnings.append(f"MS-SSIM is left out: it needs images of {MS_SSIM_FROM} pixels, these have {size}")
     if "lpips" in config.metrics:
         network = lpips(config).to(device).eval()
-        name = "lpips" if network.facts["name"].startswith("LPIPS") else "vgg_distance"
-        facts = {"name": network.facts["name"], "weights_sha256": network.facts["sha256"]}
-        found[name] = ImageMetric(network.distances, facts)
+        name = "lpips" if network.provenance["name"].startswith("LPIPS") else "vgg_distance"
+        card = {"name": network.provenance["name"], "weights_sha256": network.provenance["sha256"]}
+        found[name] = ImageMetric(network.distances, card)
         if name != "lpips":
             warnings.append(
-                f"{network.facts['source']} is not the VGG16 that LPIPS was made with: "
+                f"{network.provenance['source']} is not the VGG16 that LPIPS was made with: "
                 f"the number is a VGG16 distance, not LPIPS"
             )
     return found, warnings
@@ -108,7 +109,7 @@ def build_image_metrics(
 def lpips(config: EvalConfig) -> PerceptualLoss:
     """The loss of that name, as a measure. Raises `ConfigError`, which names the parameter of evaluations."""
     try:
-        return build_perceptual(LossConfig(perceptual="lpips", perceptual_weights=config.lpips_weights))
+        return build_perceptual(LossConfig(perceptual="lpips", perceptual_checkpoint=config.lpips_checkpoint))
     except ConfigError as error:
         sentence = str(error).replace("perceptual=lpips perceptual_weight=1", "metrics=lpips")
-        raise ConfigError(sentence.replace("perceptual_weights=", "lpips_weights=")) from None
+        raise ConfigError(sentence.replace("perceptual_checkpoint=", "lpips_checkpoint=")) from None

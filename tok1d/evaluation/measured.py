@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.parse import check_counts
-from tok1d.config.schema import ConfigError, EvalConfig
+from tok1d.config.schema import EvalConfig
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import model_sha256
 
@@ -38,7 +39,7 @@ class Encoded(NamedTuple):
     seconds: float  # that encoding took; 0 for the prefix of a larger count
 
 
-class Ours:
+class NativeTokenizer:
     """A `Tokenizer`. An elastic one encodes once: tokens 1 … k are the same whatever follows them."""
 
     def __init__(self, tokenizer: Tokenizer, config: EvalConfig):
@@ -53,7 +54,7 @@ class Ours:
         """images [B, 3, H, W] in 0 … 1 at every count."""
         K = self.counts[-1]
         with self.arithmetic():
-            (codes, ids, *_), seconds = timed(lambda: self.tokenizer.quantize(images, K), self.device)
+            (codes, ids, *_), seconds = timed(lambda: self.tokenizer.encode_codes(images, K), self.device)
         bits = self.tokenizer.config.bits_per_token
         return [
             Encoded(
@@ -71,7 +72,7 @@ class Ours:
         with self.arithmetic():
             return self.tokenizer.decoder(codes).images.float()
 
-    def on(self, device: torch.device) -> Ours:
+    def on(self, device: torch.device) -> NativeTokenizer:
         """A copy of it on another device."""
         other = copy.copy(self)
         other.tokenizer, other.device = copy.deepcopy(self.tokenizer).to(device), device
@@ -81,7 +82,7 @@ class Ours:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bf16")
 
 
-class Peer:
+class ForeignTokenizer:
     """Any other object with `encode` and `decode`."""
 
     def __init__(self, peer: Any, config: EvalConfig):
@@ -118,7 +119,7 @@ class Peer:
     def decode(self, codes: Any) -> Tensor:
         return self.peer.decode(codes).float()
 
-    def on(self, device: torch.device) -> Peer:
+    def on(self, device: torch.device) -> ForeignTokenizer:
         """A copy of it on another device, as far as `to` moves it."""
         other = copy.copy(self)
         other.peer, other.device = copy.deepcopy(self.peer), device
@@ -135,9 +136,9 @@ class Peer:
         return [num_tokens * each] * len(codes) if each and num_tokens else None
 
 
-def as_measured(tokenizer: Any, config: EvalConfig) -> Ours | Peer:
+def as_measurable(tokenizer: Any, config: EvalConfig) -> NativeTokenizer | ForeignTokenizer:
     """Raises `ConfigError` for an object that cannot be measured, or not at these token counts."""
-    return (Ours if isinstance(tokenizer, Tokenizer) else Peer)(tokenizer, config)
+    return (NativeTokenizer if isinstance(tokenizer, Tokenizer) else ForeignTokenizer)(tokenizer, config)
 
 
 def timed(function: Callable[[], Any], device: torch.device) -> tuple[Any, float]:

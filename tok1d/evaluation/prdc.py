@@ -1,11 +1,11 @@
-"""Precision, recall, density and coverage: which images of one set lie among their neighbours in another.
+"""Precision, recall, density and coverage: which images of one set lie among their neighbors in another.
 
-    near = Neighbourhoods(real, made)      # features [N, D] and [M, D]
-    near.numbers()                         # of all images
-    near.numbers(some, others)             # of some of the real and of the made ones, without a new distance
-    near.halves()                          # of 100 random halves: for intervals
+    near = Neighborhoods(real, made)      # features [N, D] and [M, D]
+    near.prdc()                         # of all images
+    near.prdc(some, others)             # of some of the real and of the made ones, without a new distance
+    near.random_halves()                          # of 100 random halves: for intervals
 
-An image's neighbourhood is the ball that reaches its k-th nearest neighbour in its own set, so that every
+An image's neighborhood is the ball that reaches its k-th nearest neighbor in its own set, so that every
 image has a say in what is found of the others. Thus the spread of these numbers is not that of a mean over
 images (such intervals hold a difference in recall 68 times out of 100), nor do images left out one by one
 show it (1.5 to 2 times too much). Random halves of the images do: given the whole, they are as uncertain as
@@ -24,14 +24,14 @@ from torch import Tensor
 from tok1d.evaluation.distances import Features, squared_distances
 
 HALVES = 100
-REACH = 6  # times k neighbours are known of each image: a random half hardly ever lacks k of them
+REACH = 6  # times k neighbors are known of each image: a random half hardly ever lacks k of them
 
 
 class PRDC(NamedTuple):
-    precision: float  # share of made images inside the neighbourhood of a real one
-    recall: float  # share of real images inside the neighbourhood of a made one
-    density: float  # in how many real neighbourhoods a made image is, over k: 1 where sets are alike
-    coverage: float  # share of real images whose neighbourhood has a made one
+    precision: float  # share of made images inside the neighborhood of a real one
+    recall: float  # share of real images inside the neighborhood of a made one
+    density: float  # in how many real neighborhoods a made image is, over k: 1 where sets are alike
+    coverage: float  # share of real images whose neighborhood has a made one
 
 
 class Pairs(NamedTuple):
@@ -44,10 +44,10 @@ class Pairs(NamedTuple):
 
 def prdc(real: Features, made: Features, k: int = 5) -> PRDC:
     """Precision and recall (arXiv:1904.06991, with k = 3), density and coverage (arXiv:2002.09797, 5)."""
-    return Neighbourhoods(real, made, k).numbers()
+    return NearestNeighbors(real, made, k).prdc()
 
 
-class Neighbourhoods:
+class NearestNeighbors:
     """Each distance is computed once, never more than `distances.PAIRS` at a time; only the nearest are kept.
 
     Of sets that are alike these are about `REACH` k for each image.
@@ -66,7 +66,7 @@ class Neighbourhoods:
             Pairs(*map(np.concatenate, zip(*found, strict=True))) for found in (in_real, in_made)
         )
 
-    def numbers(self, real: np.ndarray | None = None, made: np.ndarray | None = None) -> PRDC:
+    def prdc(self, real: np.ndarray | None = None, made: np.ndarray | None = None) -> PRDC:
         """Of the images for which `real` [N] and `made` [M] are true; by default of all."""
         real = np.ones(len(self.real[0]), bool) if real is None else real
         made = np.ones(len(self.made[0]), bool) if made is None else made
@@ -82,7 +82,7 @@ class Neighbourhoods:
             coverage=different(self.in_real.real[here], real) / real.sum(),
         )
 
-    def halves(self, paired: bool = True, seed: int = 0) -> dict[str, np.ndarray]:
+    def random_halves(self, paired: bool = True, seed: int = 0) -> dict[str, np.ndarray]:
         """Each number in `HALVES` random halves of the images. Sets of the same sizes are halved alike.
 
         `paired`: image i of `made` was made from image i of `real`; they are drawn together.
@@ -91,7 +91,7 @@ class Neighbourhoods:
         found = []
         for _ in range(HALVES):
             real = half(len(self.real[0]), rng)
-            found.append(self.numbers(real, real if paired else half(len(self.made[0]), rng)))
+            found.append(self.prdc(real, real if paired else half(len(self.made[0]), rng)))
         return dict(zip(PRDC._fields, np.array(found).T, strict=True))
 
 
@@ -109,7 +109,7 @@ def pairs(squares: Tensor, near: Tensor, first: int) -> Pairs:
 
 
 def radii(indices: np.ndarray, squares: np.ndarray, here: np.ndarray, k: int) -> np.ndarray:
-    """Squared distance of each image from its k-th nearest neighbour among those that are `here`, [N]."""
+    """Squared distance of each image from its k-th nearest neighbor among those that are `here`, [N]."""
     enough = here[indices].cumsum(1, dtype=np.int32) >= k
     at = np.where(enough.any(1), enough.argmax(1), indices.shape[1] - 1)
     return squares[np.arange(len(squares)), at]

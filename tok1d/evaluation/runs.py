@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import renamed
 from tok1d.config.registry import CHANGES_NO_NUMBER, NUMBERS, asked_as
-from tok1d.config.schema import ConfigError, DataConfig, EvalConfig
-from tok1d.data.dataset import Images, load_images
+from tok1d.config.schema import DataConfig, EvalConfig
+from tok1d.data.dataset import ImageDataset, load_images
 from tok1d.data.sources import find_sources
 from tok1d.evaluation.bootstrap import Interval, deviations, interval_by_halves, interval_of_sum
 from tok1d.evaluation.card import same_card
@@ -81,9 +83,9 @@ def evaluate_run(run: Run, config: EvalConfig, data: str = "", again: bool = Tru
     """
     tokenizer = load_tokenizer(run)
     if not again and (earlier := earlier_evaluation(run, data, model_sha256(tokenizer))):
-        asked, data = EvalConfig(**earlier["asked"]), earlier["data"]
+        asked, data = EvalConfig(**renamed(earlier["asked"])), earlier["data"]
         measured = [row["num_tokens"] for row in earlier["results"]]
-        config = joined(asked, measured, config)
+        config = merge_requests(asked, measured, config)
         same = asked.model_copy(update={"token_counts": config.token_counts, **unseen(config)}) == config
         if same and set(config.token_counts) <= set(measured):
             return earlier
@@ -100,7 +102,7 @@ def earlier_evaluation(run: Run, data: str, sha256: str) -> dict[str, Any] | Non
     return found if same and "asked" in found else None
 
 
-def joined(earlier: EvalConfig, measured: list[int], config: EvalConfig) -> EvalConfig:
+def merge_requests(earlier: EvalConfig, measured: list[int], config: EvalConfig) -> EvalConfig:
     """What `config` says, and what `earlier` says where `config` says nothing; metrics and counts of both."""
     default = EvalConfig()
     said = {name: value for name, value in config if value != getattr(default, name)}
@@ -117,7 +119,7 @@ def unseen(config: EvalConfig) -> dict[str, Any]:
 
 
 def measure(
-    run: Run, tokenizer: Tokenizer, images: Images, config: EvalConfig, data: str = ""
+    run: Run, tokenizer: Tokenizer, images: ImageDataset, config: EvalConfig, data: str = ""
 ) -> dict[str, Any]:
     """Measure a run's tokenizer on `images`, those of `data`, and keep the evaluation in the run."""
     reference = None
@@ -147,7 +149,7 @@ def load_tokenizer(run: Run) -> Tokenizer:
     return tokenizer.to(device).eval()
 
 
-def evaluation_images(run: Run, data: str, size: int) -> Images:
+def evaluation_images(run: Run, data: str, size: int) -> ImageDataset:
     """The images of `data`, all of them; empty: the run's validation images. Raises `ConfigError`."""
     config = run.config(DataConfig)
     if data:
@@ -175,7 +177,7 @@ def worst(run: Run, number: str, num_tokens: int | None = None, count: int = 10)
     rows = worst_rows(run / "eval.parquet", number, num_tokens, count)
     tokenizer = load_tokenizer(run)
     images = evaluation_images(run, evaluation.get("data", ""), tokenizer.config.image_size)
-    originals = images.centre(rows["image"].tolist())
+    originals = images.center_crops(rows["image"].tolist())
     return Cases(rows, originals, reconstruct(tokenizer, originals, (num_tokens,))[num_tokens])
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tok1d.config.registry import NEEDS
 from tok1d.config.schema import EvalConfig
-from tok1d.data.dataset import Images
+from tok1d.data.dataset import ImageDataset
 from tok1d.evaluation.bootstrap import Interval, interval_by_halves, interval_of_distance
 from tok1d.evaluation.distances import (
     Features,
@@ -31,14 +31,14 @@ from tok1d.evaluation.distances import (
     small_sample_warning,
 )
 from tok1d.evaluation.features import Extractor, FeatureStore, build_extractor
-from tok1d.evaluation.prdc import Neighbourhoods
-from tok1d.evaluation.workers import Found, copies, in_order
+from tok1d.evaluation.prdc import NearestNeighbors
+from tok1d.evaluation.workers import BatchResult, copies, in_order
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
 KID_SUBSETS, KID_SUBSET = 100, 1000  # as torch-fidelity
 
 
-class Number(NamedTuple):
+class SetDistance(NamedTuple):
     """Beside a number, what a comparison of two runs needs, in which both have the same images.
 
     `parts` are one number for each image: their mean is the value, their spread over √N its uncertainty. None
@@ -53,53 +53,59 @@ class Number(NamedTuple):
     subsets: np.ndarray | None = None  # [100]
 
 
-def set_numbers(
+def set_distances(
     metric: str, real: Features, made: Features, resamples: int, paired: bool = True
-) -> dict[str, Number]:
+) -> dict[str, SetDistance]:
     """What `metrics=metric` measures, by name; `resamples` 0: without intervals.
 
     `paired`: image i of `made` is the reconstruction of image i of `real`.
     """
     if metric == "prdc":
-        return of_neighbours(real, made, resamples, paired)
+        return prdc_with_intervals(real, made, resamples, paired)
     if metric == "rfid_infinity":
-        return {metric: Number(frechet_infinity(real, made))}
-    return {metric: (of_kid if metric == "kid" else of_frechet)(real, made, resamples, paired)}
+        return {metric: SetDistance(frechet_infinity(real, made))}
+    return {
+        metric: (kid_with_interval if metric == "kid" else frechet_with_interval)(
+            real, made, resamples, paired
+        )
+    }
 
 
-def of_frechet(real: Features, made: Features, resamples: int, paired: bool) -> Number:
+def frechet_with_interval(real: Features, made: Features, resamples: int, paired: bool) -> SetDistance:
     if not resamples:
-        return Number(frechet(real, made))
+        return SetDistance(frechet(real, made))
     influence = frechet_influence(real, made)
     interval = interval_of_distance(influence, resamples, paired=paired)
-    return Number(influence.value, interval, influence.parts if paired else None)
+    return SetDistance(influence.value, interval, influence.parts if paired else None)
 
 
-def of_kid(real: Features, made: Features, resamples: int, paired: bool) -> Number:
+def kid_with_interval(real: Features, made: Features, resamples: int, paired: bool) -> SetDistance:
     subsets = kid_of_subsets(real, made, KID_SUBSETS, KID_SUBSET)
     value, several = float(subsets.mean()), subsets if len(subsets) > 1 else None
     if not resamples:
-        return Number(value)
+        return SetDistance(value)
     influence = kid_influence(real, made, value)
     interval = interval_of_distance(influence, resamples, paired=paired, subsets=several)
-    return Number(value, interval, influence.parts if paired else None, several)
+    return SetDistance(value, interval, influence.parts if paired else None, several)
 
 
-def of_neighbours(real: Features, made: Features, resamples: int, paired: bool) -> dict[str, Number]:
-    near = Neighbourhoods(real, made, NEIGHBOURS)
-    values = near.numbers()._asdict()
+def prdc_with_intervals(
+    real: Features, made: Features, resamples: int, paired: bool
+) -> dict[str, SetDistance]:
+    near = NearestNeighbors(real, made, NEIGHBOURS)
+    values = near.prdc()._asdict()
     if not resamples:
-        return {name: Number(value) for name, value in values.items()}
-    halves = near.halves(paired)
+        return {name: SetDistance(value) for name, value in values.items()}
+    halves = near.random_halves(paired)
     found = {}
     for name, value in values.items():
         low, high = interval_by_halves(value, halves[name])
         most = float("inf") if name == "density" else 1.0  # the others are shares
-        found[name] = Number(value, (max(0.0, low), min(most, high)), subsets=halves[name])
+        found[name] = SetDistance(value, (max(0.0, low), min(most, high)), subsets=halves[name])
     return found
 
 
-SAID = {
+METHODS = {
     "rfid": {"name": "Fréchet distance of Inception's features (FID)"},
     "rfid_infinity": {"name": "FID∞: a line through the FIDs of 15 subset sizes, followed to 1 / N = 0"},
     "kid": {
@@ -116,7 +122,7 @@ class NetworkFeatures:
     """One network's features of originals, of a reference, of each token count's reconstructions."""
 
     def __init__(
-        self, extractors: list[Extractor], images: Images, count: int, folder: Path, cache: Path | None
+        self, extractors: list[Extractor], images: ImageDataset, count: int, folder: Path, cache: Path | None
     ):
         self.extractors, self.folder = extractors, folder  # one on each device
         self.originals = self.store(cache or folder, originals_of(images, count))
@@ -127,10 +133,10 @@ class NetworkFeatures:
         if self.writing:
             self.open.enter_context(self.originals)
 
-    def store(self, folder: Path, facts: dict[str, Any]) -> FeatureStore:
+    def store(self, folder: Path, identity: dict[str, Any]) -> FeatureStore:
         extractor = self.extractors[0]
-        network = {name: fact for name, fact in extractor.facts.items() if name != "source"}
-        return FeatureStore(folder, extractor.dim, facts | {"extractor": network})
+        network = {name: fact for name, fact in extractor.card.items() if name != "source"}
+        return FeatureStore(folder, extractor.dim, identity | {"extractor": network})
 
     def kept(self, rows: slice) -> Tensor:
         """The features of these originals, from the file that has them."""
@@ -156,40 +162,38 @@ class SetMetrics:
     def __init__(
         self,
         config: EvalConfig,
-        images: Images,
-        reference: Images | None,
+        images: ImageDataset,
+        reference: ImageDataset | None,
         folder: Path,
         cache: Path | None,
         devices: Sequence[torch.device],
     ):
         """Raises `ConfigError` if the weights of a network cannot be had."""
         self.config, self.folder, self.devices, self.warnings = config, folder, devices, []
-        self.asked = [name for name in SAID if name in config.metrics]
+        self.asked = [name for name in METHODS if name in config.metrics]
         self.networks: dict[str, NetworkFeatures] = {}
-        self.facts: dict[str, Any] = {}
+        self.cards: dict[str, Any] = {}
         self.paired = reference is None
         count = min(config.eval_images or len(images), len(images))
         for name in dict.fromkeys(NEEDS[metric] for metric in self.asked):
-            weights = config.inception_weights if name == "inception" else config.dino_weights
+            weights = config.inception_checkpoint if name == "inception" else config.dino_checkpoint
             extractor = build_extractor(name, weights, config.dino_size, config.feature_dtype)
             self.networks[name] = NetworkFeatures(copies(extractor, devices), images, count, folder, cache)
             if reference is not None:
                 self.networks[name].reference = self.features_of(reference, name, cache or folder)
         for metric in self.asked:
             network = self.networks[NEEDS[metric]]
-            of_network = {
-                k: v for k, v in network.extractors[0].facts.items() if k not in ("source", "torch")
-            }
+            of_network = {k: v for k, v in network.extractors[0].card.items() if k not in ("source", "torch")}
             against = {"reference": "the evaluated images"}
             if reference is not None:
                 against = {"reference": originals_of(reference, len(reference))}
-            self.facts[metric] = SAID[metric] | of_network | against
+            self.cards[metric] = METHODS[metric] | of_network | against
             real = count if reference is None else len(reference)
-            if "Fréchet" in SAID[metric]["name"]:
+            if "Fréchet" in METHODS[metric]["name"]:
                 warning = small_sample_warning(min(count, real), network.extractors[0].dim)
                 self.warnings += [f"{metric}: {warning}"] if warning else []
 
-    def features_of(self, images: Images, name: str, folder: Path) -> np.ndarray:
+    def features_of(self, images: ImageDataset, name: str, folder: Path) -> np.ndarray:
         """The features of all of a reference, computed once."""
         store = self.networks[name].store(folder, originals_of(images, len(images)))
         if not store.complete:
@@ -218,22 +222,22 @@ class SetMetrics:
         """The features of these originals by network, [B, D], where there is a file with them."""
         return {name: network.kept(rows) for name, network in self.networks.items() if not network.writing}
 
-    def add(self, found: Found) -> None:
+    def add(self, found: BatchResult) -> None:
         """The features of the next batch."""
         for name, network in self.networks.items():
             network.add(found.features[name], {at.num_tokens: at.features[name] for at in found.counts})
 
-    def numbers(self, count: int | None) -> dict[str, Number]:
+    def numbers(self, count: int | None) -> dict[str, SetDistance]:
         """The asked distances at one token count."""
-        found: dict[str, Number] = {}
+        found: dict[str, SetDistance] = {}
         for metric in self.asked:
             network = self.networks[NEEDS[metric]]
             made = network.made[count].features
-            found |= set_numbers(metric, network.real(), made, self.config.resamples, self.paired)
+            found |= set_distances(metric, network.real(), made, self.config.resamples, self.paired)
         return found
 
 
-def originals_of(images: Images, count: int) -> dict[str, Any]:
+def originals_of(images: ImageDataset, count: int) -> dict[str, Any]:
     """What decides the pixels of the first `count` images."""
     return {
         "data_fingerprint": images.fingerprint,

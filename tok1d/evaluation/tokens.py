@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tok1d.config.schema import ConfigError
-from tok1d.data.dataset import Images, to_float
+from tok1d.config.fields import ConfigError
+from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.evaluation.bootstrap import interval_of_mean
 from tok1d.models.quantizers import NO_IDS
 from tok1d.models.tokenizer import Tokenizer
@@ -76,7 +76,7 @@ def entropy(counts: Tensor) -> float:
 
 
 @torch.no_grad()
-def token_ids(tokenizer: Tokenizer, images: Images, count: int = 200, batch_size: int = 50) -> Tensor:
+def token_ids(tokenizer: Tokenizer, images: ImageDataset, count: int = 200, batch_size: int = 50) -> Tensor:
     """The ids of the first `count` images, [N, K] int64. Raises `ConfigError` for kl, which has none."""
     if not tokenizer.quantizer.codebook_size:
         raise ConfigError(NO_IDS)
@@ -92,7 +92,7 @@ def effects(tokenizer: Tokenizer, images: Tensor, shown: list[int]) -> Tensor:
     images uint8 [B, 3, H, W], B > 1 -> [positions, B, H, W], a map for each position k of `shown`.
     """
     tokenizer.eval()
-    codes = tokenizer.quantize(to_float(images.to(tokenizer.device))).codes
+    codes = tokenizer.encode_codes(to_float(images.to(tokenizer.device))).codes
     before, maps = tokenizer.decode(codes), []
     for k in shown:
         other = codes.clone()

@@ -21,7 +21,7 @@ from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float, to_uint8
 from tok1d.evaluation.features import Extractor
 from tok1d.evaluation.image_metrics import ImageMetric
-from tok1d.evaluation.measured import Encoded, Ours, Peer, timed
+from tok1d.evaluation.measured import Encoded, ForeignTokenizer, NativeTokenizer, timed
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     kept: dict[str, Tensor]  # the features of these images that are known, by network, [B, D]
 
 
-class AtCount(NamedTuple):
+class CountResult(NamedTuple):
     """What is found of a batch at one token count, all of it on the CPU."""
 
     num_tokens: int | None
@@ -53,10 +53,10 @@ class AtCount(NamedTuple):
     features: dict[str, Tensor]  # of the reconstructions, by network, [B, D]
 
 
-class Found(NamedTuple):
+class BatchResult(NamedTuple):
     batch: Batch
     features: dict[str, Tensor]  # of the originals, by network, [B, D], on the CPU
-    counts: list[AtCount]
+    counts: list[CountResult]
 
 
 class Worker:
@@ -64,7 +64,7 @@ class Worker:
 
     def __init__(
         self,
-        measured: Ours | Peer,
+        measured: NativeTokenizer | ForeignTokenizer,
         metrics: dict[str, ImageMetric],
         extractors: dict[str, Extractor],
         saving: Saving,
@@ -73,7 +73,7 @@ class Worker:
         self.saving, self.device = saving, measured.device
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Found:
+    def __call__(self, batch: Batch) -> BatchResult:
         images = batch.images.to(self.device)
         original = to_float(images)
         features = {
@@ -81,9 +81,9 @@ class Worker:
             for name, extractor in self.extractors.items()
         }
         counts = [self.at(encoded, original, features) for encoded in self.measured.encode(original)]
-        return Found(batch, on_cpu(features), counts)
+        return BatchResult(batch, on_cpu(features), counts)
 
-    def at(self, encoded: Encoded, original: Tensor, features: dict[str, Tensor]) -> AtCount:
+    def at(self, encoded: Encoded, original: Tensor, features: dict[str, Tensor]) -> CountResult:
         output, seconds = timed(lambda: self.measured.decode(encoded.codes), self.device)
         saved = self.saving.apply(output).to(self.device)
         restored = to_float(saved)
@@ -93,7 +93,7 @@ class Worker:
         if encoded.bits is not None:
             columns["bits"] = torch.tensor(encoded.bits, dtype=torch.float64)
         ids = None if encoded.ids is None else encoded.ids.cpu()
-        return AtCount(
+        return CountResult(
             encoded.num_tokens, ids, encoded.seconds, seconds, on_cpu(columns), on_cpu(made)
         )  # fmt: skip
 
@@ -102,13 +102,13 @@ def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
-def devices_for(measured: Ours | Peer, config: EvalConfig) -> list[torch.device]:
+def devices_for(measured: NativeTokenizer | ForeignTokenizer, config: EvalConfig) -> list[torch.device]:
     """The tokenizer's device, and if that is a GPU every other one too, up to `config.eval_devices`.
 
     `CUDA_VISIBLE_DEVICES` hides GPUs. A peer stays where it is: nobody knows what it keeps there.
     """
     own = measured.device
-    if own.type != "cuda" or isinstance(measured, Peer):
+    if own.type != "cuda" or isinstance(measured, ForeignTokenizer):
         return [own]
     every = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     return [own, *(device for device in every if device != own)][: config.eval_devices or None]

@@ -8,7 +8,6 @@ its token is another image's.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,27 +15,26 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tok1d.config.schema import ConfigError
-from tok1d.data.dataset import Images
+from tok1d.config.fields import ConfigError
+from tok1d.data.dataset import ImageDataset
 from tok1d.evaluation.tokens import effects, frequent_pairs
 from tok1d.figures.images import channels_last
-from tok1d.figures.style import COLOURS, COLUMN, STYLE
+from tok1d.figures.style import COLORS, COLUMN, STYLE, Drawn
 from tok1d.models.quantizers import NO_IDS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
 
-Drawn = tuple[Figure, list[dict[str, Any]]]
-CYCLE = 61  # colours of the id matrix: neighbouring ids look different, equal ones alike
+CYCLE = 61  # colors of the id matrix: neighboring ids look different, equal ones alike
 
 
-def usage_histogram(run: Run, ids: Tensor, codebook_size: int) -> Drawn:
+def usage_histogram(run: Run, ids: Tensor, codebook_size: int) -> tuple[Figure, Drawn]:
     """How often each code is used, the most frequent first; unused ones are left out."""
     counts = torch.bincount(ids.flatten(), minlength=codebook_size).sort(descending=True).values
     used = counts[counts > 0].numpy()
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN, 2.2), layout="constrained")
         axis = figure.subplots()
-        axis.loglog(np.arange(1, len(used) + 1), used / ids.numel(), color=COLOURS[0])
+        axis.loglog(np.arange(1, len(used) + 1), used / ids.numel(), color=COLORS[0])
         fair = 1 / codebook_size
         axis.axhline(fair, color="#999", linewidth=0.8, linestyle=":")
         axis.text(1, fair, "all alike", va="bottom", fontsize=7, color="#666")
@@ -47,7 +45,7 @@ def usage_histogram(run: Run, ids: Tensor, codebook_size: int) -> Drawn:
     return figure, [{"run": str(run.path)} | dict(zip(keys, p, strict=True)) for p in enumerate(shares, 1)]
 
 
-def positions(run: Run) -> Drawn:
+def positions(run: Run) -> tuple[Figure, Drawn]:
     """Entropy of each token position over the evaluated images, and the most that so many images allow."""
     evaluation = run.evaluation
     found = evaluation["positions"]
@@ -58,7 +56,7 @@ def positions(run: Run) -> Drawn:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN, 2.0), layout="constrained")
         axis = figure.subplots()
-        axis.plot(range(1, len(entropy) + 1), entropy, "o-", color=COLOURS[0], markersize=2.5)
+        axis.plot(range(1, len(entropy) + 1), entropy, "o-", color=COLORS[0], markersize=2.5)
         axis.axhline(most, color="#999", linewidth=0.8, linestyle=":")
         axis.text(1, most, "every image another code", va="bottom", fontsize=7, color="#666")
         axis.set_ylim(0, 1.15 * max(most, *entropy))
@@ -68,8 +66,8 @@ def positions(run: Run) -> Drawn:
     return figure, [{"run": str(run.path), "position": i, "entropy": e} for i, e in enumerate(entropy, 1)]
 
 
-def id_matrix(run: Run, ids: Tensor, count: int = 40) -> Drawn:
-    """Ids as colours, an image a row, a position a column: a column of one colour says little."""
+def id_matrix(run: Run, ids: Tensor, count: int = 40) -> tuple[Figure, Drawn]:
+    """Ids as colors, an image a row, a position a column: a column of one color says little."""
     shown = ids[:count]
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
@@ -86,7 +84,7 @@ def id_matrix(run: Run, ids: Tensor, count: int = 40) -> Drawn:
     return figure, [{"run": str(run.path), "image": i, "ids": row} for i, row in enumerate(shown.tolist())]
 
 
-def effect_maps(run: Run, tokenizer: Tokenizer, images: Tensor) -> Drawn:
+def effect_maps(run: Run, tokenizer: Tokenizer, images: Tensor) -> tuple[Figure, Drawn]:
     """`effects` of some positions, from the first to the last, a column each, under the images."""
     K = tokenizer.config.num_latent_tokens
     shown = sorted({round(x) - 1 for x in np.geomspace(1, K, min(6, K))})
@@ -108,13 +106,15 @@ def effect_maps(run: Run, tokenizer: Tokenizer, images: Tensor) -> Drawn:
     ]
 
 
-def images_of_codes(run: Run, ids: Tensor, images: Images, codes: int = 5, per_code: int = 6) -> Drawn:
+def images_of_codes(
+    run: Run, ids: Tensor, images: ImageDataset, codes: int = 5, per_code: int = 6
+) -> tuple[Figure, Drawn]:
     """The images behind codes: for frequent pairs of position and code, a row of images that share it."""
     drawn, rows = [], []
     for position, code in frequent_pairs(ids, codes):
         own = (ids[:, position] == code).nonzero().flatten()[:per_code].tolist()
         drawn.append({"run": str(run.path), "position": position + 1, "code": code, "images": own})
-        rows.append(channels_last(images.centre(own)))
+        rows.append(channels_last(images.center_crops(own)))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(0.8 * per_code + 0.9, 0.8 * len(rows)))
         axes = figure.subplots(len(rows), per_code, squeeze=False)

@@ -17,15 +17,13 @@ from typing import Any, NamedTuple
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NUMBERS
-from tok1d.config.schema import ConfigError
 from tok1d.evaluation.card import card_id, protocol
 from tok1d.figures import images, quality, rate_distortion, training
-from tok1d.figures.style import show
+from tok1d.figures.style import Drawn, show
 from tok1d.runs import Lacking, Run
 from tok1d.system import replacing
-
-Drawn = list[dict[str, Any]]
 
 
 def of_numbers(run: Run, metric: str) -> dict[str, Any]:
@@ -48,7 +46,7 @@ HOLLOW = " Hollow marks: as the work that this project starts from published the
 FIGURES = {
     "encoders": Kind(
         images.encoders, images.draw_rows,
-        "Originals and their reconstructions at {num_tokens} by encoder initialisation; beside each its mean "
+        "Originals and their reconstructions at {num_tokens} by encoder initialization; beside each its mean "
         "PSNR {on}.", chooses=("num_tokens",), needs="runs of more than one kind", images=True,
     ),
     "token-counts": Kind(
@@ -82,7 +80,7 @@ FIGURES = {
 }  # fmt: skip
 
 
-def draw(name: str, runs: list[Run], folder: str | Path, **options: Any) -> None:
+def draw_figure(name: str, runs: list[Run], folder: str | Path, **options: Any) -> None:
     """Draw one of `FIGURES` of these runs, keep it in `folder`, and show it; say so if they do not have what
     it needs. Options: `metric`, `num_tokens` (0: what most runs have). Raises `RunError` when runs were not
     measured alike.
@@ -102,8 +100,8 @@ def draw(name: str, runs: list[Run], folder: str | Path, **options: Any) -> None
             old.unlink()
         return
     one = next(Run(item["run"]) for item in drawn if "run" in item)  # all cards are alike
-    facts, text = kind.card(one, chosen.get("metric", "psnr")), caption(kind, drawn, options)
-    about = {"kind": name, "options": chosen, "cards": {card_id(facts): facts}}
+    card, text = kind.card(one, chosen.get("metric", "psnr")), caption(kind, drawn, options)
+    about = {"kind": name, "options": chosen, "cards": {card_id(card): card}}
     show(save(figure, path, drawn, text, **about))
     display(Markdown(f"*{text}*"))
 
@@ -127,20 +125,20 @@ def caption(kind: Kind, drawn: Drawn, options: dict[str, Any]) -> str:
     return kind.caption.format(**words) + (HOLLOW if any("published" in d for d in drawn) else "")
 
 
-def save(figure: Figure, path: str | Path, drawn: Drawn, caption: str, **facts: Any) -> Figure:
+def save(figure: Figure, path: str | Path, drawn: Drawn, caption: str, **about: Any) -> Figure:
     """Write `path`.png, .pdf and .json (caption and every number drawn); returns the figure, to be shown."""
     path = Path(path)
     save_pictures(figure, path)
     with replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps({"caption": caption} | facts | {"drawn": drawn}, indent=1) + "\n")
+        temporary.write_text(json.dumps({"caption": caption} | about | {"drawn": drawn}, indent=1) + "\n")
     return figure
 
 
 def save_pictures(figure: Figure, path: Path) -> None:
     """PNG and PDF; of the same figure the same bytes."""
-    for kind, facts in (("png", {}), ("pdf", {"CreationDate": None})):
+    for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
         with replacing(path.with_suffix(f".{kind}")) as temporary:
-            figure.savefig(temporary, format=kind, metadata=facts)
+            figure.savefig(temporary, format=kind, metadata=metadata)
 
 
 def redraw(sidecar: Path) -> bool:

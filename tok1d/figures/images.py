@@ -17,11 +17,10 @@ from torch import Tensor
 
 from tok1d.evaluation.card import card_id, protocol, same_card
 from tok1d.figures.series import counts_of, series_of, shared_count
-from tok1d.figures.style import PAGE, STYLE, show
+from tok1d.figures.style import PAGE, STYLE, Drawn, show
 from tok1d.runs import Lacking, Run, RunError
 from tok1d.system import replacing
 
-Drawn = list[dict[str, Any]]
 ORIGINAL = "original"
 WIDTH = 13  # letters of a row's label
 
@@ -64,8 +63,8 @@ def token_counts(runs: list[Run]) -> Drawn:
 def row_of(run: Run, label: str, count: int) -> dict[str, Any]:
     evaluation = run.evaluation
     row = next((row for row in evaluation["results"] if row["num_tokens"] == count), {})
-    facts = {"series": label, "run": str(run.path), "card": card_id(protocol(evaluation["card"], "psnr"))}
-    return facts | {"num_tokens": count} | ({"psnr": row["psnr"]} if "psnr" in row else {})
+    where = {"series": label, "run": str(run.path), "card": card_id(protocol(evaluation["card"], "psnr"))}
+    return where | {"num_tokens": count} | ({"psnr": row["psnr"]} if "psnr" in row else {})
 
 
 def same_images(drawn: Drawn) -> Drawn:

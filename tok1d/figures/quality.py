@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tok1d.config.registry import NUMBERS, asked_as
 from tok1d.evaluation.card import card_id, protocol, same_card
-from tok1d.figures.seed_numbers import published
 from tok1d.figures.series import series_of
-from tok1d.figures.style import COLUMN, STYLE, End, height_for, label_ends, look, token_axis
+from tok1d.figures.style import COLUMN, STYLE, Drawn, End, height_for, label_ends, look, token_axis
 from tok1d.runs import Run, RunError
 
-Drawn = list[dict[str, Any]]
 ASIDE = 0.12  # octaves at most between the marks of two lines at one token count
 BESIDE = {True: 0.3, False: 0.8}  # octaves that all marks take, of lines with several counts and with one
+PUBLISHED = Path(__file__).parent / "published.yaml"  # what the reference paper reports
 
 
 def quality(runs: list[Run], metric: str = "psnr") -> Drawn:
@@ -87,15 +88,15 @@ def draw_lines(axis: Axes, drawn: Drawn, metric: str, floor: float | None = None
 
 def draw_line(axis: Axes, label: str, points: Drawn, scale: float, shift: float, style: dict) -> End:
     """Means, seeds and intervals at each token count, moved along x by a factor; returns its last point."""
-    x, colour = [p["num_tokens"] * shift for p in points], style["color"]
+    x, color = [p["num_tokens"] * shift for p in points], style["color"]
     means = [scale * p["mean"] for p in points]
     axis.plot(x, means, **style)
     for at, p in zip(x, points, strict=True):
         if len(p["seeds"]) > 1:
             seeds = scale * np.array(p["seeds"])
-            axis.plot([at] * len(seeds), seeds, "o", color=colour, markersize=2, alpha=0.5)
-    axis.vlines(x, *scale * np.array([p["interval"] for p in points]).T, color=colour, alpha=0.5)
-    return End(label, x[-1], means[-1], colour)
+            axis.plot([at] * len(seeds), seeds, "o", color=color, markersize=2, alpha=0.5)
+    axis.vlines(x, *scale * np.array([p["interval"] for p in points]).T, color=color, alpha=0.5)
+    return End(label, x[-1], means[-1], color)
 
 
 def aside(label: str, lines: dict[str, Drawn]) -> float:
@@ -165,3 +166,14 @@ def elastic(runs: list[Run], metric: str = "psnr") -> Drawn:
             name = f"{label}, {kind}" if len(pairs) > 1 else kind
             drawn += [row | {"series": name, "kind": kind} for row in rows if "run" in row]
     return drawn
+
+
+def published(params: dict[str, Any]) -> dict[int, float]:
+    """The reference paper's rFID by token count for runs of these parameters, on BDD100K by labels, with
+    fixed token counts.
+    """
+    init, like = params["encoder_init"], params["random_like"]
+    if not params["bdd_labels"] or params["elastic"] or like not in ("", "mae"):
+        return {}
+    images = "clear_daytime" if params["weather"] or params["timeofday"] else "all_frames"
+    return yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))[images].get(init, {})

@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 from PIL import Image, features
 from torch import Tensor
 
-from tok1d.config.schema import ConfigError
-from tok1d.data.dataset import Images, to_float
+from tok1d.config.fields import ConfigError
+from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.evaluation.card import card_id, protocol, same_card
 from tok1d.evaluation.image_metrics import psnr
 from tok1d.evaluation.runs import evaluation_images
 from tok1d.evaluation.table import read_table
 from tok1d.figures.series import counts_of, series_of
-from tok1d.figures.style import COLUMN, STYLE, End, label_ends, look
+from tok1d.figures.style import COLUMN, STYLE, Drawn, End, label_ends, look
 from tok1d.runs import Lacking, Run
 
 CODECS = {
@@ -37,7 +37,6 @@ GREYS = {"JPEG": "#888888", "WebP": "#666666", "AVIF": "#333333"}
 DASHES = {"JPEG": ":", "WebP": "--", "AVIF": "-"}
 QUALITIES = (1, 5, 15, 30, 50, 70, 90)
 SHRINKS = (8, 4, 2, 1)
-Drawn = list[dict[str, Any]]
 SMALLEST = 8  # pixels; no codec is asked for a smaller image
 
 
@@ -54,7 +53,7 @@ def of_runs(runs: list[Run]) -> Drawn:
     return rate_distortion(few, evaluation_images(few[0], data, size))
 
 
-def rate_distortion(runs: list[Run], images: Images, count: int = 24) -> Drawn:
+def rate_distortion(runs: list[Run], images: ImageDataset, count: int = 24) -> Drawn:
     """PSNR against bytes an image: the runs' token counts, and each codec's best settings.
 
     `images` are those of the runs' evaluations; `count` of them, spread evenly, are measured. A line starts
@@ -68,19 +67,19 @@ def rate_distortion(runs: list[Run], images: Images, count: int = 24) -> Drawn:
         raise ConfigError(f"the images that {runs[0].path} was evaluated on have changed: evaluate it again")
     measured = min(card["images"], len(images))
     chosen = np.unique(np.linspace(0, measured - 1, min(count, measured)).round().astype(int)).tolist()
-    originals = images.centre(chosen)
+    originals = images.center_crops(chosen)
     codecs = {
         name: envelope(codec_points(originals, name)) for name in CODECS if features.check(PILLOW[name])
     }
-    facts = {"card": card_id(card), "images": len(chosen)}
+    measured = {"card": card_id(card), "images": len(chosen)}
     drawn = []
     for label, members in series_of(runs):
         for run in members:
             for point in tokens_of(run, chosen):
                 equal = {name: at(points, point["bytes"]) for name, points in codecs.items()}
                 where = {"series": label, "line": "tokens", "run": str(run.path)}
-                drawn.append(where | facts | point | {"equal_bytes": equal})
-    return drawn + [{"series": n, "line": n} | facts | p for n, points in codecs.items() for p in points]
+                drawn.append(where | measured | point | {"equal_bytes": equal})
+    return drawn + [{"series": n, "line": n} | measured | p for n, points in codecs.items() for p in points]
 
 
 def draw_rate_distortion(drawn: Drawn) -> Figure:

@@ -1,7 +1,7 @@
 """Which runs make one line of a figure, and its name: those that differ in token count and seed alone.
 
 A line is called by what sets it apart from the others: by one parameter, if that is all; else by its
-encoder's initialisation, and by parameters that are not as in most runs. If no two runs belong together, each
+encoder's initialization, and by parameters that are not as in most runs. If no two runs belong together, each
 goes by its own name.
 """
 
@@ -35,7 +35,7 @@ def series_of(runs: list[Run], within: tuple[str, ...] = ()) -> list[Series]:
     groups: dict[str, list[Run]] = {}
     apart = {}
     for run in runs:
-        params = {k: v for k, v in told_apart(run.params).items() if k not in within}
+        params = {k: v for k, v in line_params(run.params).items() if k not in within}
         key = str(sorted(params.items()))
         apart.setdefault(key, params)
         groups.setdefault(key, []).append(run)
@@ -44,13 +44,13 @@ def series_of(runs: list[Run], within: tuple[str, ...] = ()) -> list[Series]:
     usual = commonest(apart[key] for key, members in groups.items() for _ in members)
     names = [name for name in usual if len({params.get(name, usual[name]) for params in apart.values()}) > 1]
     labels = [label(apart[key], usual, groups[key], names) for key in groups]
-    for other in (stem, lambda members: members[0].name):  # until no two are alike
+    for other in (common_prefix, lambda members: members[0].name):  # until no two are alike
         pairs = zip(groups.values(), labels, strict=True)
         labels = [other(members) if labels.count(name) > 1 else name for members, name in pairs]
     return [Series(name, group) for name, group in zip(labels, groups.values(), strict=True)]
 
 
-def told_apart(params: dict[str, Any]) -> dict[str, str]:
+def line_params(params: dict[str, Any]) -> dict[str, str]:
     """A run's parameters as far as they make it another line; the encoder's in one. Elastic tokenizers of
     other sizes are others: they are measured at the same token counts.
     """
@@ -73,14 +73,14 @@ def commonest(params: Any) -> dict[str, str]:
 def label(params: dict[str, str], usual: dict[str, str], runs: list[Run], names: list[str]) -> str:
     """`names` are the parameters in which lines differ."""
     if len(names) == 1 and names != ["encoder"]:
-        return said(names[0], params.get(names[0], usual[names[0]]))
+        return format_param(names[0], params.get(names[0], usual[names[0]]))
     odd = [name for name in names if name != "encoder" and params.get(name, usual[name]) != usual[name]]
     if len(odd) > MOST:
-        return stem(runs)
-    return ", ".join([params["encoder"], *(said(name, params[name]) for name in odd)])
+        return common_prefix(runs)
+    return ", ".join([params["encoder"], *(format_param(name, params[name]) for name in odd)])
 
 
-def said(name: str, value: str) -> str:
+def format_param(name: str, value: str) -> str:
     """A parameter in a label; of a path its last part."""
     if name == "elastic":
         return "elastic" if value == "True" else "fixed"
@@ -90,7 +90,7 @@ def said(name: str, value: str) -> str:
     return f"{words} {last}" if last else f"no {words}"
 
 
-def stem(runs: list[Run]) -> str:
+def common_prefix(runs: list[Run]) -> str:
     """`mae-big-s0`, `mae-big-s1` -> `mae-big`."""
     names = zip(*(run.name for run in runs), strict=False)
     name = "".join(letters[0] for letters in itertools.takewhile(lambda x: len(set(x)) == 1, names))

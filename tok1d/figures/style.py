@@ -1,9 +1,9 @@
-"""How every figure looks: widths of a paper's column, colours and marks for any eyes, labels at the lines."""
+"""How every figure looks: widths of a paper's column, colors and marks for any eyes, labels at the lines."""
 
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from IPython.display import Image as Picture
@@ -11,8 +11,9 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe-Ito: told apart by people with any kind of colour vision, and in print
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe-Ito: told apart by people with any kind of color vision, and in print
+Drawn = list[dict[str, Any]]  # every number of a figure, each with its run and card
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 COLUMN, PAGE = 3.4, 7.0  # inches, the width of one column of a two-column paper, and of both
 STYLE = {
@@ -26,10 +27,10 @@ FONT = 7  # points, of labels inside a figure
 
 
 def look(i: int) -> dict[str, str]:
-    """Colour, mark and stroke of the i-th line; no two of the first 49 are alike."""
-    again, colour = divmod(i, len(COLOURS))
+    """Color, mark and stroke of the i-th line; no two of the first 49 are alike."""
+    again, color = divmod(i, len(COLORS))
     mark = MARKS[(i + again) % len(MARKS)]
-    return {"color": COLOURS[colour], "marker": mark, "linestyle": ("-", "--", ":")[again % 3]}
+    return {"color": COLORS[color], "marker": mark, "linestyle": ("-", "--", ":")[again % 3]}
 
 
 def height_for(lines: int) -> float:
@@ -43,11 +44,11 @@ class End(NamedTuple):
     text: str
     x: float
     y: float
-    colour: str
+    color: str
 
 
 def label_ends(axis: Axes, ends: list[End], inside: float = 0.0) -> None:
-    """Write each line's name to the right of the axes in its colour, none upon another, with a thin line to
+    """Write each line's name to the right of the axes in its color, none upon another, with a thin line to
     its end; next to the end itself where that is in the left share `inside` of the axes. To be called last:
     limits of the axes are final then.
     """
@@ -63,16 +64,16 @@ def label_ends(axis: Axes, ends: list[End], inside: float = 0.0) -> None:
         places[column] = spread(wanted[column, 1], gap)
     for end, at, (x, _) in zip(ends, places, wanted, strict=True):
         beside = x + 0.05 if x < inside else 1.05
-        leader = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.5, "alpha": 0.7, "relpos": (0, 0.5)}
+        leader = {"arrowstyle": "-", "color": end.color, "linewidth": 0.5, "alpha": 0.7, "relpos": (0, 0.5)}
         axis.annotate(
             end.text, (end.x, end.y), (beside, at), xycoords="data",
-            textcoords="axes fraction", color=end.colour, fontsize=FONT, va="center",
+            textcoords="axes fraction", color=end.color, fontsize=FONT, va="center",
             arrowprops=leader | {"shrinkA": 1, "shrinkB": 2}, annotation_clip=False,
         )  # fmt: skip
 
 
 def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
-    """Places in 0 … 1 near the wanted ones, at least `gap` apart: neighbours that are too close move as one
+    """Places in 0 … 1 near the wanted ones, at least `gap` apart: neighbors that are too close move as one
     block.
     """
 

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from tok1d.evaluation.card import card_id
 from tok1d.figures.images import tokens
 from tok1d.figures.series import series_of, shared_count
-from tok1d.figures.style import COLUMN, STYLE, End, height_for, label_ends, look
+from tok1d.figures.style import COLUMN, STYLE, Drawn, End, height_for, label_ends, look
 from tok1d.runs import Lacking, Run
 
-Drawn = list[dict[str, Any]]
 POINTS = 60  # of a curve; each is the mean of the records around it
 UNITS = (("hours", 3600, 5400), ("minutes", 60, 120), ("seconds", 1, 0))  # name, seconds, from how many on
 
@@ -65,8 +64,8 @@ def largest(run: Run) -> int:
 def card_of(run: Run) -> dict[str, Any]:
     """What the curves of two runs must share."""
     params = run.params
-    facts = {"measured": "training batches, random crops", "pixels": run.manifest["data"]["train"]}
-    return facts | {"image_size": params["image_size"], "batch_size": params["batch_size"]}
+    card = {"measured": "training batches, random crops", "pixels": run.manifest["data"]["train"]}
+    return card | {"image_size": params["image_size"], "batch_size": params["batch_size"]}
 
 
 def curve(run: Run) -> list[dict[str, float]]:
@@ -87,7 +86,7 @@ def curve(run: Run) -> list[dict[str, float]]:
 
 
 def draw_training(drawn: Drawn) -> Figure:
-    """One line a run, its seeds in one colour."""
+    """One line a run, its seeds in one color."""
     labels = list(dict.fromkeys(d["series"] for d in drawn))
     longest = max(d["seconds"] for d in drawn)
     unit, size = next((name, size) for name, size, least in UNITS if longest >= least)
@@ -96,12 +95,12 @@ def draw_training(drawn: Drawn) -> Figure:
         figure = Figure(figsize=(COLUMN, height_for(len(labels))), layout="constrained")
         axis = figure.subplots()
         for i, label in enumerate(labels):
-            colour = look(i)["color"]
+            color = look(i)["color"]
             for run in dict.fromkeys(d["run"] for d in drawn if d["series"] == label):
                 points = [d for d in drawn if (d["series"], d["run"]) == (label, run)]
                 x, y = [p["seconds"] / size for p in points], [p["psnr"] for p in points]
-                axis.plot(x, y, color=colour, linewidth=1, alpha=0.9)
-            ends.append(End(label, x[-1], y[-1], colour))
+                axis.plot(x, y, color=color, linewidth=1, alpha=0.9)
+            ends.append(End(label, x[-1], y[-1], color))
         axis.set_xlabel(f"{unit} of training")
         axis.set_ylabel("PSNR of training batches (dB)")
         if len(labels) > 1:

@@ -1,4 +1,4 @@
-"""Parameterised notebooks, from both sides: `parameters()` inside one, `execute()` outside.
+"""Parameterized notebooks, from both sides: `parameters()` inside one, `execute()` outside.
 
 papermill only warns about an unknown parameter and then trains the default; here it is refused on both sides.
 """
@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from tok1d.config.parse import assigned, own_parameters, parse, unknown_name, with_base
-from tok1d.config.schema import NOTEBOOKS, Config, ConfigError, RunConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import assigned, own_parameters, parse, parse_notebook, unknown_name, with_base
+from tok1d.config.schema import NOTEBOOKS, Params, RunConfig
 from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
 from tok1d.system import no_space
 
@@ -29,8 +30,8 @@ OVER = "over its limit of"
 GRACE = 60.0  # seconds between asking a kernel to stop and killing it
 
 
-def parameters(notebook: str) -> tuple[Config, ...]:
-    """The notebook's validated parameters, one config per class of `NOTEBOOKS`. Raises `ConfigError`.
+def parameters(notebook: str) -> Params:
+    """The notebook's validated parameters, such as `TrainParams`. Raises `ConfigError`.
 
     Reads every name that a parameters cell assigns, papermill's injected one included, so a misspelt name is
     refused although it is a perfectly good Python variable. Also moves to the project's folder, from which
@@ -50,7 +51,7 @@ def parameters(notebook: str) -> tuple[Config, ...]:
                 values[name] = ast.literal_eval(value)
             except ValueError:  # an expression, such as 3 * 128
                 values[name] = names[name]
-    return parse(params[0] | with_base(params[1]), *NOTEBOOKS[notebook])
+    return parse_notebook(notebook, params[0] | with_base(params[1]))
 
 
 def enter_project() -> None:
@@ -74,7 +75,7 @@ def execute(
         raise ConfigError(
             f"there is no notebook {notebook}: type one of {', '.join(sorted(map(str, _shipped())))}"
         )
-    run = Run(check(notebook, params).folder)
+    run = Run(check_parameters(notebook, params).folder)
     folder = run.path if notebook.stem in PER_RUN else run.path.parent
     if notebook.stem == "train" and run.done:
         print(
@@ -100,14 +101,14 @@ def execute(
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )  # fmt: skip
         except PapermillExecutionError as error:
-            keep(running, failed)
+            keep_failed(running, failed)
             if error.ename in ("ConfigError", "RunError"):  # already one sentence that says what to do
                 raise RunError(error.evalue) from None
             what = stopped[0] if stopped else f"{error.ename}: {error.evalue}"
             kind = Lost if what.startswith("SIG") else RunError
             raise kind(f"{notebook} stopped ({what}): see {failed}; the same command continues") from None
         except Exception as error:  # a dead kernel: out of memory, killed, or hanging and over its limit
-            keep(running, failed)
+            keep_failed(running, failed)
             if no_space(error):
                 raise
             what = stopped[0] if stopped else str(error).strip().split("\n")[0]
@@ -125,7 +126,7 @@ def execute(
     return executed
 
 
-def keep(running: Path, failed: Path) -> None:
+def keep_failed(running: Path, failed: Path) -> None:
     """What there is of a notebook that failed; nothing, if a full disk has left half a file."""
     with contextlib.suppress(OSError, ValueError):
         json.loads(running.read_text())
@@ -133,13 +134,13 @@ def keep(running: Path, failed: Path) -> None:
     running.unlink(missing_ok=True)
 
 
-def check(notebook: Path, params: dict[str, Any]) -> RunConfig:
+def check_parameters(notebook: Path, params: dict[str, Any]) -> RunConfig:
     """Refuse bad parameters for a notebook (one of your own: names that its parameters cell lacks); say where
     it runs.
     """
     defaults = own_parameters(notebook)
     if notebook.stem in NOTEBOOKS:
-        return parse(defaults | params, *NOTEBOOKS[notebook.stem])[0]
+        return parse_notebook(notebook.stem, defaults | params).run
     for name in params:
         if name not in defaults:
             raise ConfigError(unknown_name(name, defaults))

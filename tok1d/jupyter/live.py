@@ -24,7 +24,7 @@ from tok1d.training.symptoms import Case, Context, Record
 COLUMNS, WIDTH, HEIGHT = 3, 9.2, 1.85  # of small plots; inches, of a row of them
 EASE = 20  # drawing takes a twentieth of the time at most
 POINTS = 400  # a curve's most: a longer one is thinned
-COLOURS = (
+COLORS = (
     "#3b6fd4", "#d9772b", "#2f9e6e", "#b5549c", "#8a6d3b", "#5aa6c9", "#777777", "#e0b02f", "#1f3a6e",
 )  # fmt: skip
 SICK, WELL, DARK = "#c0392b", "#2f9e6e", "#555555"
@@ -100,11 +100,11 @@ class DoctorPanel:
         from IPython import display
 
         began = time.monotonic()
-        shown = display.HTML(self.to_html())
+        visible_plots = display.HTML(self.to_html())
         if self._handle is None:
-            self._handle = display.display(shown, display_id=True)
+            self._handle = display.display(visible_plots, display_id=True)
         else:
-            self._handle.update(shown)
+            self._handle.update(visible_plots)
         took = time.monotonic() - began
         self._due = began + took + (max(self.every, EASE * took) if self.every else 0)
 
@@ -113,7 +113,7 @@ def panel_html(records: list[Record], now: list[Diagnosis], found: list[Diagnosi
     """The panel of these records; `now` are the diagnoses that hold, `found` all that were made."""
     step = f"step {records[-1]['step']:,.0f}" if records else "no record yet"
     skipped = records[-1].get("skipped", 0) if records else 0
-    facts = step + (f", {skipped:.0f} skipped" if skipped else "")
+    progress = step + (f", {skipped:.0f} skipped" if skipped else "")
     verdict = "no complaint" if not now else "1 complaint" if len(now) == 1 else f"{len(now)} complaints"
     over = {d.name: d for d in found if d.name not in {d.name for d in now}}
     items = "".join(_item(d, "") for d in now) + "".join(_item(d, " over") for d in over.values())
@@ -123,7 +123,7 @@ def panel_html(records: list[Record], now: list[Diagnosis], found: list[Diagnosi
     )
     return (
         f'<div class="tok1d-doctor"><style>{_STYLE}</style>'
-        f'<p class="{"sick" if now else "well"}"><b>● {verdict}</b> <span>{facts}</span></p>{items}'
+        f'<p class="{"sick" if now else "well"}"><b>● {verdict}</b> <span>{progress}</span></p>{items}'
         f"{picture}</div>"
     )
 
@@ -170,7 +170,7 @@ def shown(records: list[Record]) -> list[Plot]:
     return [plot for plot in PLOTS if keys & plot.curves.keys()]
 
 
-def figure(records: list[Record], now: list[Diagnosis] = ()):
+def draw_panel(records: list[Record], now: list[Diagnosis] = ()):
     """Small plots of what the doctor watches, as a matplotlib Figure; a red stretch where something is wrong.
 
     It belongs to no pyplot state, so there is nothing to close.
@@ -197,11 +197,11 @@ def figure(records: list[Record], now: list[Diagnosis] = ()):
 
 def _draw_plot(axis, plot: Plot, records: list[Record]) -> None:
     least, most = math.inf, 0.0
-    for (key, label), colour in zip(plot.curves.items(), COLOURS, strict=False):
+    for (key, label), color in zip(plot.curves.items(), COLORS, strict=False):
         points = [(r["step"], r[key]) for r in records if key in r and math.isfinite(r[key])]
         if points:
             x, y = np.array(points[:: max(1, len(points) // POINTS)], float).T
-            axis.plot(x, y * (100 if plot.share else 1), color=colour, linewidth=1.3, label=label)
+            axis.plot(x, y * (100 if plot.share else 1), color=color, linewidth=1.3, label=label)
             least, most = min(least, y.min()), max(most, y.max())
     _scale(axis, plot, least, most)
     labels = [line for line in axis.get_lines() if not line.get_label().startswith("_")]
@@ -236,7 +236,7 @@ def _scale(axis, plot: Plot, least: float, most: float) -> None:
 
 def _png(records: list[Record], now: list[Diagnosis]) -> bytes:
     buffer = io.BytesIO()
-    figure(records, now).savefig(buffer, format="png", dpi=160, facecolor="white")
+    draw_panel(records, now).savefig(buffer, format="png", dpi=160, facecolor="white")
     return buffer.getvalue()
 
 
@@ -281,11 +281,11 @@ class LiveCurve:
         left.set_title(self.title, loc="left", fontsize=11, fontweight="bold")
         left.set_xlabel(self.xlabel, color="#555")
         right = left.twinx()
-        for axis, key, label, colour in (
+        for axis, key, label, color in (
             (left, "loss", self.ylabel, "#3b6fd4"), (right, "psnr", "PSNR (dB)", "#d9772b"),
         ):  # fmt: skip
-            _draw_line(axis, np.array(self.points[key], float).reshape(-1, 2), colour)
-            axis.set_ylabel(label, color=colour)
+            _draw_line(axis, np.array(self.points[key], float).reshape(-1, 2), color)
+            axis.set_ylabel(label, color=color)
             axis.tick_params(colors="#555", length=0)
             axis.spines[:].set_visible(False)
         left.spines["bottom"].set(visible=True, color="#bbb")
@@ -312,13 +312,13 @@ class LiveCurve:
         self._drawn_at = time.monotonic()
 
 
-def _draw_line(axis, points: np.ndarray, colour: str) -> None:
+def _draw_line(axis, points: np.ndarray, color: str) -> None:
     """points [n, 2]. Few points: a line with dots. Many: the raw values pale, their moving average strong."""
     x, y = points[:, 0], points[:, 1]
     if len(x) < 60:
-        axis.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=3)
+        axis.plot(x, y, color=color, linewidth=1.8, marker="o", markersize=3)
         return
     window = max(3, len(y) // 40)
     padded = np.pad(y, (window // 2, window - 1 - window // 2), mode="edge")
-    axis.plot(x, y, color=colour, linewidth=0.7, alpha=0.25)
-    axis.plot(x, np.convolve(padded, np.ones(window) / window, mode="valid"), color=colour, linewidth=1.8)
+    axis.plot(x, y, color=color, linewidth=0.7, alpha=0.25)
+    axis.plot(x, np.convolve(padded, np.ones(window) / window, mode="valid"), color=color, linewidth=1.8)

@@ -46,7 +46,7 @@ class Problem(NamedTuple):
 class Section(NamedTuple):
     id: str
     title: str
-    facts: list[str]  # file, date, duration
+    details: list[str]  # file, date, duration
     problem: Problem | None
     parameters: list[Parameter]
     headings: list[tuple[str, str]]  # (id, text) of each second-level heading
@@ -102,12 +102,12 @@ def _section(exporter: HTMLExporter, path: Path, notebook: nbformat.NotebookNode
         error["id"] = f"{id}--error"
 
     run = notebook.metadata.get("papermill", {})
-    facts = [path.name]
+    details = [path.name]
     if run.get("start_time"):
-        facts.append(datetime.fromisoformat(run["start_time"]).astimezone().strftime("%Y-%m-%d %H:%M"))
+        details.append(datetime.fromisoformat(run["start_time"]).astimezone().strftime("%Y-%m-%d %H:%M"))
     if run.get("duration"):
-        facts.append(f"took {timedelta(seconds=round(run['duration']))}")
-    return Section(id, title, facts, _problem(notebook, id), _parameters(notebook), headings, str(soup))
+        details.append(f"took {timedelta(seconds=round(run['duration']))}")
+    return Section(id, title, details, _problem(notebook, id), _parameters(notebook), headings, str(soup))
 
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:
@@ -281,8 +281,8 @@ def formula(tex: str, block: bool = False) -> str:
 def _style() -> str:
     light = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    colours = re.sub(r"/\*.*?\*/", "", f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n")
-    return colours + (TEMPLATE / "style.css").read_text()
+    colors = re.sub(r"/\*.*?\*/", "", f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n")
+    return colors + (TEMPLATE / "style.css").read_text()
 
 
 def _write(out: Path, text: str) -> Path:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 TILE = 128  # pixels: images with fewer rows are enlarged to about this
 WIDEST = 1040  # pixels: a composed picture wraps its images at this width
 GAP = 4  # pixels between two images
-GREY = (128, 128, 128, 255)  # labels: readable on a light and on a dark page
+GRAY = (128, 128, 128, 255)  # labels: readable on a light and on a dark page
 
 
 # -------------------------------------------------------------------------------------------- token slider
@@ -151,7 +151,7 @@ def compose(originals: np.ndarray, reconstructions: np.ndarray, label: str) -> I
     for block, first in enumerate(range(0, m, columns)):
         for line, (name, images) in enumerate((("original", originals), (label, reconstructions))):
             y = (2 * block + line) * (row + GAP)
-            draw.text((0, y + 2), name, GREY, font)
+            draw.text((0, y + 2), name, GRAY, font)
             for column, image in enumerate(images[first : first + columns]):
                 tile = Image.fromarray(image).resize(
                     size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS

@@ -23,7 +23,7 @@ FORMATS = {
 }  # fmt: skip
 
 
-def table(rows: Iterable[dict[str, Any]]) -> Markdown:
+def show_table(rows: Iterable[dict[str, Any]]) -> Markdown:
     """Rows as a table; known keys get their name, unit and precision, and what a row has not stays empty.
 
     An interval follows its number: 21.43 (21.1 … 21.8).
@@ -33,7 +33,7 @@ def table(rows: Iterable[dict[str, Any]]) -> Markdown:
     return Markdown("\n".join("| " + " | ".join(line) + " |" for line in [keys, ruler, *cells]))
 
 
-def lines(rows: Iterable[dict[str, Any]], width: int = 0) -> list[str]:
+def table_lines(rows: Iterable[dict[str, Any]], width: int = 0) -> list[str]:
     """The same for a terminal; one of `width` characters gets too many columns in several tables, one below
     the other, each with the first column.
     """
@@ -66,21 +66,23 @@ def name_of(key: str) -> str:
 def cell(row: dict[str, Any], key: str) -> str:
     if row.get(key) is None:
         return ""
-    text = shown(key, row[key])
+    text = format_cell(key, row[key])
     interval = row.get(f"{key}_interval")
     if not interval:
         return text
-    return f"{text} ({shown(key, interval[0])} … {shown(key, interval[1])})".replace(" ", "\u00a0")
+    return f"{text} ({format_cell(key, interval[0])} … {format_cell(key, interval[1])})".replace(
+        " ", "\u00a0"
+    )
 
 
-def shown(key: str, value: Any) -> str:
+def format_cell(key: str, value: Any) -> str:
     """A number with the precision that it deserves."""
     if key in FORMATS or key not in NUMBERS:
         return FORMATS.get(key, "{}").format(value)
     return f"{value * NUMBERS[key].scale:,.{NUMBERS[key].digits}f}"
 
 
-def facts(values: dict[str, Any]) -> Markdown:
+def key_values(values: dict[str, Any]) -> Markdown:
     """Names and values, one a row; what is below a name is joined to it: metrics.rfid.weights_sha256."""
     rows = [f"| {name} | {value} |" for name, value in flat(values).items()]
     return Markdown("\n".join(["| | |", "|---|---|", *rows]))
@@ -99,17 +101,17 @@ def _is_number(value: Any) -> bool:
 
 
 def summary(report: dict[str, Any]) -> dict[str, Any]:
-    """The report's facts, for `tables.facts`."""
+    """A loading report in short, for `key_values`."""
     counts = Counter(row["status"] for row in report["tensors"])
     keys = ("init_from", "encoder_init", "network", "source", "sha256")
-    facts = {key: report[key] for key in keys if key in report}
+    rows = {key: report[key] for key in keys if key in report}
     if "changes" in report:
-        facts["changes"] = "<br>".join(report["changes"]) or "none"
+        rows["changes"] = "<br>".join(report["changes"]) or "none"
     other = ("new", "dropped") if "init_from" in report else ("dropped", "missing", "unexpected")
-    facts |= {f"tensors {status}": counts[status] for status in ("loaded", "resampled", *other)}
+    rows |= {f"tensors {status}": counts[status] for status in ("loaded", "resampled", *other)}
     for name, value in report.get("cosine", {}).items():
-        facts[f"cosine with timm's own forward pass, {name.replace('_', ' ')}"] = f"{value:.6f}"
-    return facts | {
+        rows[f"cosine with timm's own forward pass, {name.replace('_', ' ')}"] = f"{value:.6f}"
+    return rows | {
         "fair random baseline": report["fair_pair"],
         "plain random differs in": "<br>".join(report["differences_from_plain_random"]) or "nothing",
     }

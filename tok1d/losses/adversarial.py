@@ -1,4 +1,4 @@
-"""The adversarial game: discriminators by name, hinge losses, their adaptive weight, LeCam's regularisation.
+"""The adversarial game: discriminators by name, hinge losses, their adaptive weight, LeCam's regularization.
 
     logits = discriminator(images)         # [B, 3, H, W] in 0 … 1 -> [B, …], high for real
 
@@ -67,14 +67,14 @@ class Taps(nn.Module):
 class FeatureDiscriminator(nn.Module):
     """StyleGAN-T's (Sauer et al. 2023, arXiv:2301.09515): small heads on the features of a frozen DINO ViT-S.
 
-    A head on the patch tokens after every third block; `facts` say which file the ViT is from. Without that
+    A head on the patch tokens after every third block; `provenance` says which file the ViT is. Without that
     paper's random crops and augmentations, and with GroupNorm for its BatchNorm over parts of the batch.
     """
 
-    def __init__(self, encoder: Encoder, side: int, facts: dict[str, str]):
+    def __init__(self, encoder: Encoder, side: int, provenance: dict[str, str]):
         super().__init__()
         blocks = tuple(range(2, len(encoder.vit.blocks), 3))
-        self.taps, self.facts = Frozen(Taps(encoder, side, blocks)), facts
+        self.taps, self.provenance = Frozen(Taps(encoder, side, blocks)), provenance
         self.heads = nn.ModuleList(Head(encoder.width) for _ in blocks)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -109,8 +109,8 @@ def build_discriminator(config: LossConfig) -> nn.Module:
     """
     if config.discriminator == "patchgan":
         return PatchGAN()
-    encoder, facts = frozen_encoder(DINO, config.discriminator_weights, DINO_ASKED)
-    return FeatureDiscriminator(encoder, DINO.image_size, facts)
+    encoder, provenance = frozen_encoder(DINO, config.discriminator_checkpoint, DINO_ASKED)
+    return FeatureDiscriminator(encoder, DINO.image_size, provenance)
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:

@@ -48,11 +48,11 @@ class Backbone(nn.Module):
 
 
 class Alignment(nn.Module):
-    """`head` learns; the backbone is frozen, and `facts` say which it is."""
+    """`head` learns; the backbone is frozen, and `provenance` says which it is."""
 
-    def __init__(self, backbone: Backbone, facts: dict[str, str], width: int, mix: nn.Parameter | None):
+    def __init__(self, backbone: Backbone, provenance: dict[str, str], width: int, mix: nn.Parameter | None):
         super().__init__()
-        self.backbone, self.facts, self.mix = Frozen(backbone), facts, mix
+        self.backbone, self.provenance, self.mix = Frozen(backbone), provenance, mix
         self.head = nn.Sequential(
             nn.Linear(width, HIDDEN),
             nn.SiLU(),
@@ -77,11 +77,15 @@ def build_alignment(config: LossConfig, tokenizer: Tokenizer) -> Alignment:
     patch = int(own_patch[1]) if own_patch else ours.patch_size
     side = ours.grid * patch
     theirs = TokenizerConfig(
-        encoder_init=config.align_to, encoder_size=config.align_size, num_latent_tokens=1, token_mixing=False
+        encoder_init=config.align_to,
+        encoder_size=config.align_size,
+        num_latent_tokens=1,
+        elastic=False,
+        token_mixing=False,
     ).model_copy(update=dict(image_size=side, patch_size=patch))
-    encoder, facts = frozen_encoder(theirs, config.align_weights, ALIGN_ASKED)
+    encoder, provenance = frozen_encoder(theirs, config.align_checkpoint, ALIGN_ASKED)
     backbone = Backbone(encoder, side)
-    if config.align == "decoder":
-        return Alignment(backbone, facts, tokenizer.decoder.from_codes.out_features, None)
+    if config.align_features == "decoder":
+        return Alignment(backbone, provenance, tokenizer.decoder.from_codes.out_features, None)
     mix = mixing_matrix(ours.grid**2, ours.num_latent_tokens)  # [N, K]
-    return Alignment(backbone, facts, tokenizer.quantizer.dim, mix)
+    return Alignment(backbone, provenance, tokenizer.quantizer.dim, mix)

@@ -14,30 +14,40 @@ from torch import Tensor, nn
 from tok1d.config.registry import TIMM
 from tok1d.config.schema import LossConfig, StartConfig, TokenizerConfig
 from tok1d.models.encoder import Encoder
-from tok1d.models.pretrained import start_encoder
-from tok1d.models.weights import Asked, Weights, hashed, local_file, read_weights, remedy, torch_hub_file
+from tok1d.models.pretrained import load_pretrained_encoder
+from tok1d.models.weights import (
+    ParamNames,
+    Weights,
+    fix_hint,
+    hashed,
+    local_file,
+    read_weights,
+    torch_hub_file,
+)
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision's; LPIPS was made with it
 VGG16_SHA256 = "397923af"  # how its sha256 starts
-DINO = TokenizerConfig(image_size=224, encoder_init="dino", encoder_size="S", num_latent_tokens=1)
-DINO_ASKED = Asked("", "", "discriminator_weights", "discriminator=features adversarial_weight=1")
-ALIGN_ASKED = Asked("align_to", "align_size", "align_weights", "align_weight=1")
+DINO = TokenizerConfig(
+    image_size=224, encoder_init="dino", encoder_size="S", num_latent_tokens=1, elastic=False
+)
+DINO_ASKED = ParamNames("", "", "discriminator_checkpoint", "discriminator=features adversarial_weight=1")
+ALIGN_ASKED = ParamNames("align_to", "align_size", "align_checkpoint", "align_weight=1")
 
 
-def loss_weights(config: LossConfig) -> list[Weights]:
+def loss_checkpoints(config: LossConfig) -> list[Weights]:
     """Every pretrained file that the losses of `config` need. Raises `ConfigError` if one cannot be had."""
-    found = [perceptual_weights(config)] if config.perceptual_weight else []
+    found = [perceptual_checkpoint(config)] if config.perceptual_weight else []
     if config.adversarial_weight and config.discriminator == "features":
-        start = StartConfig(encoder_weights=config.discriminator_weights)
+        start = StartConfig(encoder_checkpoint=config.discriminator_checkpoint)
         found.append(read_weights(DINO, start, DINO_ASKED))
     if config.align_weight:
         backbone = TokenizerConfig(encoder_init=config.align_to, encoder_size=config.align_size)
-        start = StartConfig(encoder_weights=config.align_weights)
+        start = StartConfig(encoder_checkpoint=config.align_checkpoint)
         found.append(read_weights(backbone, start, ALIGN_ASKED))
     return found
 
 
-def frozen_encoder(config: TokenizerConfig, file: str, asked: Asked) -> tuple[Encoder, dict[str, str]]:
+def frozen_encoder(config: TokenizerConfig, file: str, names: ParamNames) -> tuple[Encoder, dict[str, str]]:
     """A pretrained ViT for a loss, loaded and proven like an encoder, and which it is: name, source, sha256.
 
     Leaves the random numbers of others as they are. Raises `ConfigError` if the file cannot be had or does
@@ -45,28 +55,32 @@ def frozen_encoder(config: TokenizerConfig, file: str, asked: Asked) -> tuple[En
     """
     with torch.random.fork_rng(devices=[]):
         encoder = Encoder(config)
-        report = start_encoder(encoder, config, StartConfig(encoder_weights=file), asked=asked)
-    facts = {"name": report["network"].split(".")[0], "source": report["source"], "sha256": report["sha256"]}
-    return encoder, facts
+        report = load_pretrained_encoder(encoder, config, StartConfig(encoder_checkpoint=file), names=names)
+    provenance = {
+        "name": report["network"].split(".")[0],
+        "source": report["source"],
+        "sha256": report["sha256"],
+    }
+    return encoder, provenance
 
 
-def perceptual_weights(config: LossConfig) -> Weights:
+def perceptual_checkpoint(config: LossConfig) -> Weights:
     """VGG16's features, or timm's network. Raises `ConfigError` if they cannot be had, or are not sound."""
     if config.perceptual.startswith(TIMM):
-        asked = Asked("perceptual", "", "perceptual_weights", "perceptual_weight=1")
-        start = StartConfig(encoder_weights=config.perceptual_weights)
-        return read_weights(TokenizerConfig(encoder_init=config.perceptual), start, asked)
-    hint = perceptual_remedy(config)
-    if config.perceptual_weights:
-        path, source = local_file(config.perceptual_weights, hint)
+        names = ParamNames("perceptual", "", "perceptual_checkpoint", "perceptual_weight=1")
+        start = StartConfig(encoder_checkpoint=config.perceptual_checkpoint)
+        return read_weights(TokenizerConfig(encoder_init=config.perceptual), start, names)
+    hint = perceptual_fix_hint(config)
+    if config.perceptual_checkpoint:
+        path, source = local_file(config.perceptual_checkpoint, hint)
     else:
         path, source = torch_hub_file(VGG16_URL, VGG16_SHA256, hint), VGG16_URL
     return hashed(path, source, hint)
 
 
-def perceptual_remedy(config: LossConfig) -> str:
+def perceptual_fix_hint(config: LossConfig) -> str:
     command = f"tok1d prefetch perceptual={config.perceptual} perceptual_weight=1"
-    return remedy(command, "perceptual_weights")
+    return fix_hint(command, "perceptual_checkpoint")
 
 
 LEAST_SIDE = 32  # px; of a smaller image nothing would be left after the strides of a convolutional network

@@ -1,4 +1,4 @@
-"""What the tokenizer minimises, and the discriminator that it plays against.
+"""What the tokenizer minimizes, and the discriminator that it plays against.
 
 The losses that look at pixels see a detached copy of the reconstruction, and hand on their gradient with
 respect to it. So each loss network runs backwards once although VQGAN's adaptive weight compares two of
@@ -70,9 +70,9 @@ class Objective(nn.Module):
         self.lecam = LeCam() if config.adversarial_weight and config.lecam_weight else None
 
     @property
-    def facts(self) -> dict[str, dict[str, str]]:
+    def provenance(self) -> dict[str, dict[str, str]]:
         """Which pretrained network stands behind which loss: name, source and sha256 of each."""
-        return {name: net.facts for name, net in self.named_children() if hasattr(net, "facts")}
+        return {name: net.provenance for name, net in self.named_children() if hasattr(net, "provenance")}
 
     def playing(self, step: int) -> bool:
         """Whether there is a discriminator at this step."""
@@ -129,7 +129,7 @@ class Objective(nn.Module):
         return adaptive_weight(*at_last_layer)
 
     def discriminator_loss(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Terms]:
-        """What the discriminator minimises, for reconstructions and images [B, 3, H, W] in 0 … 1."""
+        """What the discriminator minimizes, for reconstructions and images [B, 3, H, W] in 0 … 1."""
         logits = self.discriminator(torch.cat([real, fake.detach().float()]))
         logits_real, logits_fake = logits.float().chunk(2)
         loss = hinge_discriminator(logits_real, logits_fake)

@@ -25,9 +25,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.registry import TIMM
-from tok1d.config.schema import ConfigError, LossConfig
-from tok1d.losses.frozen import VGG16_SHA256, Frozen, enlarged, perceptual_remedy, perceptual_weights
+from tok1d.config.schema import LossConfig
+from tok1d.losses.frozen import VGG16_SHA256, Frozen, enlarged, perceptual_checkpoint, perceptual_fix_hint
 from tok1d.models.weights import Weights, read_file
 
 VGG16_LAYERS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
@@ -39,13 +40,13 @@ class PerceptualLoss(nn.Module):
     """The mean over a batch of the distance between the features of two images.
 
     `features` gives maps [B, C, h, w] of images in 0 … 1; `channels` holds a weight vector [C] for each, or
-    is empty: then all weigh the same. `facts` says which network it is: name, source, sha256.
+    is empty: then all weigh the same. `provenance` says which network it is: name, source, sha256.
     """
 
-    def __init__(self, features: nn.Module, channels: list[Tensor], facts: dict[str, str]):
+    def __init__(self, features: nn.Module, channels: list[Tensor], provenance: dict[str, str]):
         super().__init__()
         self.features = Frozen(features)
-        self.facts = facts
+        self.provenance = provenance
         self.count = len(channels)
         for i, weight in enumerate(channels):
             self.register_buffer(f"channels_{i}", weight.view(1, -1, 1, 1), persistent=False)
@@ -122,7 +123,7 @@ def build_perceptual(config: LossConfig) -> PerceptualLoss:
     """
     with torch.random.fork_rng(devices=[]):
         features = build_convnet(config) if config.perceptual.startswith(TIMM) else VGG16()
-    weights = perceptual_weights(config)
+    weights = perceptual_checkpoint(config)
     (load_convnet if config.perceptual.startswith(TIMM) else load_vgg16)(features, weights, config)
     name = config.perceptual
     if name == "lpips":
@@ -130,8 +131,8 @@ def build_perceptual(config: LossConfig) -> PerceptualLoss:
         name = "LPIPS (VGG16)" if real else "VGG16 distance with LPIPS's linear layers, not LPIPS"
     elif name == "vgg":
         name = "VGG16 feature distance"
-    facts = {"name": name, "source": weights.source, "sha256": weights.sha256}
-    return PerceptualLoss(features, linear_layers() if config.perceptual == "lpips" else [], facts)
+    provenance = {"name": name, "source": weights.source, "sha256": weights.sha256}
+    return PerceptualLoss(features, linear_layers() if config.perceptual == "lpips" else [], provenance)
 
 
 def linear_layers() -> list[Tensor]:
@@ -171,7 +172,7 @@ def fill(net: nn.Module, state: dict[str, Tensor], name: str, weights: Weights, 
     if misfits:
         raise ConfigError(
             f"{weights.source} is not for {name} ({misfits[0]}, {len(misfits)} in all): "
-            f"{perceptual_remedy(config)}"
+            f"{perceptual_fix_hint(config)}"
         )
     net.load_state_dict(state)
 

@@ -2,8 +2,8 @@
 
 A ViT over N mask tokens (one per patch, told apart by their positions) and the K tokens; the mask tokens'
 outputs become pixels. `decoder_head: patch` maps each to its patch, and a 3 × 3 convolution blends the seams
-(TiTok's one-stage decoder, arXiv:2501.07730); `cnn` is VQGAN's convolutional decoder, as the seed has it.
-With `token_mixing` a mask token also starts from a learned mix of all tokens: see `tok1d.models.encoder`.
+(TiTok's one-stage decoder, arXiv:2501.07730); `cnn` is VQGAN's convolutional decoder, as the reference has
+it. With `token_mixing` a mask token also starts from a learned mix of all tokens: see `tok1d.models.encoder`.
 
 That one (Esser et al. 2020, arXiv:2012.09841) goes
 from the patch grid up to the pixels: two residual blocks around an attention, then a level per multiplier,
@@ -50,7 +50,7 @@ class CNNDecoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.norm = nn.GroupNorm(32, channels, eps=1e-6)
         self.conv_out = conv3(channels, 3)
-        self.conv_out.weight.data *= 0.1  # start nearly grey: that learns faster than at full scale, or at 0
+        self.conv_out.weight.data *= 0.1  # start nearly gray: that learns faster than at full scale, or at 0
         nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Attention(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the size, nearest neighbour, then a 3 x 3 convolution."""
+    """Twice the size, nearest neighbor, then a 3 x 3 convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -149,7 +149,7 @@ class Decoder(nn.Module):
 def pixel_head(config: TokenizerConfig, width: int) -> tuple[nn.Module, nn.Module]:
     """What makes pixels of patch features [B, width, h, w], about -1 … 1, and what then blends their seams.
 
-    Both start grey, or nearly: random pixels would first have to be unlearned.
+    Both start gray, or nearly: random pixels would first have to be unlearned.
     """
     if config.decoder_head == "cnn":
         return CNNDecoder(config, width), nn.Identity()

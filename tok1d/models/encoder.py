@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tok1d.config.schema import ConfigError, TokenizerConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import TokenizerConfig
 from tok1d.models.vit import build_vit, mixing_matrix, prefix_mask, through
 
 
 class Encoder(nn.Module):
-    """Built with random weights, from the config alone; `tok1d.models.pretrained.start_encoder` fills in
-    pretrained ones.
+    """Built with random weights, from the config alone; `tok1d.models.pretrained.load_pretrained_encoder`
+    fills in pretrained ones.
     """
 
     def __init__(self, config: TokenizerConfig):

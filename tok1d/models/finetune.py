@@ -31,7 +31,8 @@ import yaml
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from tok1d.config.schema import ConfigError, StartConfig, TokenizerConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import StartConfig, TokenizerConfig
 from tok1d.models.pretrained import Row, fairness, fit, shape
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import hub_file, read_file
@@ -65,7 +66,7 @@ def read_parent(init_from: str) -> Parent:
     return Parent(config, read_file(weights, _remedy()), weights, source, _sha256(weights))
 
 
-def on_hub(init_from: str) -> bool:
+def is_hub_id(init_from: str) -> bool:
     """Whether this is to be looked for on the hub: it is no folder here, and reads like `user/name`."""
     return bool(HUB_ID.fullmatch(init_from)) and not Path(init_from).expanduser().exists()
 
@@ -78,7 +79,7 @@ def _locate(init_from: str) -> tuple[Path, str]:
             return folder, str(folder)
     if given.exists():
         raise ConfigError(f"{given} holds no tokenizer: {_remedy()}")
-    if not on_hub(init_from):
+    if not is_hub_id(init_from):
         raise ConfigError(f"there is no folder {given}: {_remedy()}")
     repository, _, revision = init_from.partition("@")
     try:
@@ -123,12 +124,12 @@ AXES = {  # tables with a row or column per token (K) or per patch (N)
 CODES = ("to_codes.", "decoder.from_codes.")
 
 
-def start_from(model: Tokenizer, start: StartConfig) -> dict[str, Any]:
+def load_from_tokenizer(model: Tokenizer, start: StartConfig) -> dict[str, Any]:
     """Fill a freshly built `model` with the weights of `start.init_from`, freeze what is to stay, and report.
 
     Draws no random number. Raises `ConfigError` if that tokenizer cannot be had, or its encoder is another.
     """
-    for name in ("encoder_weights", "encoder_revision"):
+    for name in ("encoder_checkpoint", "encoder_revision"):
         if value := getattr(start, name):
             raise ConfigError(
                 f"{name}={value} would not be used, since init_from={start.init_from} gives all weights: "

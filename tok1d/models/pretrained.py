@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor, nn
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.registry import TIMM, timm_name
-from tok1d.config.schema import ConfigError, StartConfig, TokenizerConfig
+from tok1d.config.schema import StartConfig, TokenizerConfig
 from tok1d.models.encoder import Encoder
 from tok1d.models.vit import VIT_SIZES, build_vit, timm_vit
-from tok1d.models.weights import ENCODER, Asked, command, read_weights
+from tok1d.models.weights import ENCODER, ParamNames, prefetch_command, read_weights
 
 HF_NAMES = [  # transformers' Dinov2 (as in Depth-Anything-V2-*-hf) -> DINOv2's own
     (r"^backbone\.", ""),
@@ -161,33 +162,33 @@ def shape(tensor: Tensor) -> str:
 LEAST_COSINE = 0.999  # with timm's own forward pass, in float32
 
 
-def start_encoder(
+def load_pretrained_encoder(
     encoder: Encoder,
     tokenizer: TokenizerConfig,
     start: StartConfig,
     proven: dict[str, Any] | None = None,
-    asked: Asked = ENCODER,
+    names: ParamNames = ENCODER,
 ) -> dict[str, Any]:
     """Fill `encoder` with the pretrained weights it is to start from, freeze what is to stay, and report.
 
     `proven` is a report that this run wrote before: of the same file, it is returned, and the features are
-    not compared again. `asked` are the parameters that messages name: a loss's backbone is read like an
-    encoder. Random choices elsewhere are not disturbed. Raises `ConfigError` if a file cannot be had or does
-    not fit, or if the features differ from timm's own.
+    not compared again. `names` are those of the parameters that messages name: a loss's backbone is read like
+    an encoder. Random choices elsewhere are not disturbed. Raises `ConfigError` if a file cannot be had or
+    does not fit, or if the features differ from timm's own.
     """
     encoder.freeze(start.encoder_freeze)
     report = {"encoder_init": tokenizer.encoder_init, "encoder_size": tokenizer.encoder_size}
     if tokenizer.encoder_init == "random":
-        if start.encoder_weights:
+        if start.encoder_checkpoint:
             raise ConfigError(
-                f"encoder_weights={start.encoder_weights} would not be used by encoder_init=random: "
+                f"encoder_checkpoint={start.encoder_checkpoint} would not be used by encoder_init=random: "
                 f"type for example encoder_init=dinov2, or leave it out"
             )
-        facts = {"network": tokenizer.random_like or "plain ViT", "source": "random", "tensors": []}
-        return report | facts | fairness(tokenizer)
-    weights = read_weights(tokenizer, start, asked)
+        network = {"network": tokenizer.random_like or "plain ViT", "source": "random", "tensors": []}
+        return report | network | fairness(tokenizer)
+    weights = read_weights(tokenizer, start, names)
     converted = convert(weights.state, encoder.vit)
-    check(converted, tokenizer, start, weights.source, asked)
+    check_converted(converted, tokenizer, start, weights.source, names)
     encoder.vit.load_state_dict(converted.state)
     if proven and proven.get("sha256") == weights.sha256:
         return proven
@@ -195,12 +196,12 @@ def start_encoder(
     return report | {
         "network": network, "source": weights.source, "sha256": weights.sha256,
         "tensors": [row._asdict() for row in converted.rows],
-        "cosine": compare(encoder, tokenizer, converted, weights.source, asked),
+        "cosine": compare_features(encoder, tokenizer, converted, weights.source, names),
     } | fairness(tokenizer)  # fmt: skip
 
 
-def check(
-    converted: Converted, tokenizer: TokenizerConfig, start: StartConfig, source: str, asked: Asked
+def check_converted(
+    converted: Converted, tokenizer: TokenizerConfig, start: StartConfig, source: str, names: ParamNames
 ) -> None:
     """Stop for tensors that are missing, unexpected or of another shape."""
     bad = converted.unexplained
@@ -209,14 +210,18 @@ def check(
         raise ConfigError(
             f"{source} is not for {tokenizer.encoder_init} of size {tokenizer.encoder_size} "
             f"({bad[0].name} is {bad[0].status}, {bad[0].reason}{more}): "
-            f"type '{command(tokenizer, start, asked)}' for the right file, "
-            f"or give it as {asked.weights}=PATH"
+            f"type '{prefetch_command(tokenizer, start, names)}' for the right file, "
+            f"or give it as {names.weights}=PATH"
         )
 
 
 @torch.no_grad()
-def compare(
-    encoder: Encoder, tokenizer: TokenizerConfig, converted: Converted, source: str, asked: Asked = ENCODER
+def compare_features(
+    encoder: Encoder,
+    tokenizer: TokenizerConfig,
+    converted: Converted,
+    source: str,
+    names: ParamNames = ENCODER,
 ) -> dict[str, float]:
     """Cosine [-1, 1] of our patch features with timm's own model, loaded by timm, on two smooth random
     images.
@@ -240,7 +245,7 @@ def compare(
     if not least >= LEAST_COSINE:
         raise ConfigError(
             f"{source} does not compute what timm computes from it (cosine {least:.4f}): "
-            f"choose another {asked.init}, or give another file as {asked.weights}=PATH"
+            f"choose another {names.init}, or give another file as {names.weights}=PATH"
         )
     return {"patches": alone.mean().item(), "least": least, "beside_latent_tokens": beside.mean().item()}
 

@@ -1,9 +1,9 @@
 """Quantizers by name: continuous tokens in, tokens of a few possible values out. One contract for all:
 
     codes, ids, loss, terms = quantizer(z)  # z [B, K, in_dim] -> codes [B, K, dim], ids [B, K] int64
-    codes = quantizer.decode_ids(ids)       # ids [B, K] -> the same codes, bit for bit
+    codes = quantizer.ids_to_codes(ids)       # ids [B, K] -> the same codes, bit for bit
 
-`loss` is what the quantizer itself wants minimised, `terms` what is in it, to be logged. Everything inside is
+`loss` is what the quantizer itself wants minimized, `terms` what is in it, to be logged. Everything inside is
 float32. The mean over a batch is over all processes' parts of it; what a step changes is in parameters and
 buffers. Two are continuous: softvq's ids decode to each token's strongest code only, and kl has none.
 
@@ -30,10 +30,10 @@ from vector_quantize_pytorch import FSQ as _FSQ
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from tok1d.config.schema import TokenizerConfig
-from tok1d.distributed import from_main, mean_over_processes, own_part, whole_batch, world_size
+from tok1d.distributed import broadcast_from_main, gather_batch, local_part, mean_over_processes, world_size
 
 NO_IDS = (
-    "quantizer=kl has continuous tokens and no ids: take codes = tokenizer.quantize(images).codes and "
+    "quantizer=kl has continuous tokens and no ids: take codes = tokenizer.encode_codes(images).codes and "
     "tokenizer.decode(codes), or train with quantizer=fsq for ids"
 )
 
@@ -61,7 +61,7 @@ class Quantizer(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             return self.quantize(z.float())
 
-    def decode_ids(self, ids: Tensor) -> Tensor:
+    def ids_to_codes(self, ids: Tensor) -> Tensor:
         """ids [B, K] int64 -> codes [B, K, dim] float32."""
         with torch.autocast(ids.device.type, enabled=False):
             return self.look_up(ids)
@@ -86,7 +86,7 @@ def straight_through(z: Tensor, codes: Tensor, rotate: bool = False) -> Tensor:
 def entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Entropy (nats) of a token's choice of code, the mean over tokens, and that of the whole batch's choice.
 
-    logits [N, V] of softmax; the batch is that of all processes. MAGVIT-v2 (arXiv:2310.05737) minimises their
+    logits [N, V] of softmax; the batch is that of all processes. MAGVIT-v2 (arXiv:2310.05737) minimizes their
     difference: tokens should be sure of their code, and the batch should use all of them.
     """
     log_p = logits.log_softmax(-1)
@@ -194,12 +194,12 @@ class Codebook(Quantizer):
         super().__init__(dim, codebook_size)
         self.commitment_weight, self.rotation_trick = commitment_weight, rotation_trick
 
-    def table(self) -> Tensor:
+    def codebook_vectors(self) -> Tensor:
         """The codes, [V, dim]."""
         raise NotImplementedError
 
     def look_up(self, ids: Tensor) -> Tensor:
-        return F.embedding(ids, self.table())
+        return F.embedding(ids, self.codebook_vectors())
 
     def chosen(self, z: Tensor, ids: Tensor, codes: Tensor) -> tuple[Quantized, Tensor]:
         """The result, with the commitment loss of inputs to codes, and ‖sg[z] - e‖², that of codes to inputs.
@@ -215,7 +215,8 @@ class Codebook(Quantizer):
 
 
 class VQ(Codebook):
-    """The seed's vector quantizer: codes and codebook on the unit sphere (as in ViT-VQGAN, arXiv:2110.04627).
+    """The reference vector quantizer: codes and codebook on the unit sphere (as in ViT-VQGAN,
+    arXiv:2110.04627).
 
     loss = ‖sg[z] - e‖² + commitment ‖z - sg[e]‖² + entropy_weight (entropy_sample - entropy_batch), where the
     entropies are of softmax(cosine / temperature): see `entropies`.
@@ -233,11 +234,11 @@ class VQ(Codebook):
         self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
         self.temperature = temperature
 
-    def table(self) -> Tensor:
+    def codebook_vectors(self) -> Tensor:
         return unit(self.codebook.float())
 
     def quantize(self, z: Tensor) -> Quantized:
-        z, table = unit(z), self.table()
+        z, table = unit(z), self.codebook_vectors()
         cosine = z @ table.T  # [B, K, V]
         ids = cosine.argmax(-1)
         result, to_inputs = self.chosen(z, ids, F.embedding(ids, table))
@@ -254,7 +255,7 @@ class VQEMA(Codebook):
     (arXiv:1711.00937, appendix A.1), and loss = commitment ‖z - sg[e]‖².
 
     A code that has nearly no share of the tokens is replaced by a random input of the batch. As every share
-    starts at 0, the first batches also are the codebook's initialisation. A training step moves the codebook
+    starts at 0, the first batches also are the codebook's initialization. A training step moves the codebook
     after it has chosen, so ids decode to the same codes only in eval mode.
     """
 
@@ -273,15 +274,15 @@ class VQEMA(Codebook):
         self.register_buffer("shares", torch.zeros(codebook_size))
         self.register_buffer("sums", 1e-3 / codebook_size * unit(torch.randn(codebook_size, dim)))
 
-    def table(self) -> Tensor:
+    def codebook_vectors(self) -> Tensor:
         return unit(self.sums)
 
     def quantize(self, z: Tensor) -> Quantized:
-        z, table = unit(z), self.table()
+        z, table = unit(z), self.codebook_vectors()
         ids = (z @ table.T).argmax(-1)
         result, _ = self.chosen(z, ids, F.embedding(ids, table))
         if self.training:
-            self.learn(z.detach().flatten(0, 1), whole_batch(z.detach()).flatten(0, 1), ids.flatten())
+            self.learn(z.detach().flatten(0, 1), gather_batch(z.detach()).flatten(0, 1), ids.flatten())
         return result
 
     @torch.no_grad()
@@ -296,7 +297,7 @@ class VQEMA(Codebook):
         dead = shares < DEAD_BELOW / V
         number = dead.cumsum(0) - 1  # of a dead code, among the dead
         dead &= number < M  # the others wait for the next batch
-        drawn = from_main(torch.randperm(M, device=z.device))[number.clamp(0, M - 1)]  # [V]
+        drawn = broadcast_from_main(torch.randperm(M, device=z.device))[number.clamp(0, M - 1)]  # [V]
         fresh = torch.where(dead[:, None], everyone[drawn] / V, sums)
         finite = sums.isfinite().all()  # else the loop skips this step, and so must we
         self.shares.copy_(torch.where(finite, shares.masked_fill(dead, 1 / V), self.shares))
@@ -317,11 +318,11 @@ class SimVQ(Codebook):
         self.register_buffer("fixed", torch.randn(codebook_size, dim) * dim**-0.5)
         self.linear = nn.Linear(dim, dim, bias=False)
 
-    def table(self) -> Tensor:
+    def codebook_vectors(self) -> Tensor:
         return self.linear(self.fixed)
 
     def quantize(self, z: Tensor) -> Quantized:
-        table = self.table()
+        table = self.codebook_vectors()
         ids = (2 * z @ table.T - table.square().sum(-1)).argmax(-1)  # ‖z - e‖² without ‖z‖²
         result, to_inputs = self.chosen(z, ids, F.embedding(ids, table))
         return result._replace(loss=result.loss + to_inputs)
@@ -346,7 +347,7 @@ class KL(Quantizer):
         if self.training:
             # All processes' noise is drawn at once, so that several processes compute what one does.
             B, K, dim = mean.shape
-            noise = own_part(from_main(torch.randn(B * world_size(), K, dim, device=z.device)))
+            noise = local_part(broadcast_from_main(torch.randn(B * world_size(), K, dim, device=z.device)))
             codes = mean + (0.5 * log_variance).exp() * noise
         return Quantized(codes, None, self.weight * nats, {"kl": nats.detach()})
 

@@ -44,7 +44,7 @@ class Tokenizer(
         self.to_codes = nn.Linear(self.encoder.width, self.quantizer.in_dim)
         self.decoder = Decoder(config, self.quantizer.dim)
 
-    def quantize(self, images: Tensor, num_tokens: int | None = None) -> Quantized:
+    def encode_codes(self, images: Tensor, num_tokens: int | None = None) -> Quantized:
         """images [B, 3, H, W] -> codes [B, k, dim], ids [B, k] (None for kl), and the quantizer's loss."""
         return self.quantizer(self.to_codes(self.encoder(images, self._count(num_tokens))))
 
@@ -54,7 +54,7 @@ class Tokenizer(
         Raises `ValueError` for kl, whose tokens are continuous: use `quantize` and `decode`. softvq's ids are
         the strongest codes only.
         """
-        ids = self.quantize(images, num_tokens).ids
+        ids = self.encode_codes(images, num_tokens).ids
         if ids is None:
             raise ValueError(NO_IDS)
         return ids
@@ -66,11 +66,11 @@ class Tokenizer(
     def decode_ids(self, ids: Tensor) -> Tensor:
         """token ids [B, k] -> images [B, 3, H, W], clamped to 0 … 1."""
         self._count(ids.shape[1])
-        return self.decode(self.quantizer.decode_ids(ids))
+        return self.decode(self.quantizer.ids_to_codes(ids))
 
     def forward(self, images: Tensor, num_tokens: int | None = None) -> Reconstruction:
         """images [B, 3, H, W] in 0 … 1 -> their reconstruction from `num_tokens` tokens (None: all K)."""
-        codes, ids, loss, terms = self.quantize(images, num_tokens)
+        codes, ids, loss, terms = self.encode_codes(images, num_tokens)
         decoded = self.decoder(codes)
         return Reconstruction(decoded.images, ids, loss, terms, codes, decoded.features)
 

@@ -14,8 +14,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.registry import TIMM, timm_name
-from tok1d.config.schema import ConfigError, TokenizerConfig
+from tok1d.config.schema import TokenizerConfig
 
 VIT_SIZES: dict[str, tuple[int, int, int]] = {  # width, depth, heads
     "nano": (128, 2, 4),  # for CPUs
@@ -110,7 +111,7 @@ def is_layer_scale(name: str) -> bool:
 
 
 def grid_positions(grid: int, width: int) -> Tensor:
-    """2D sin-cos positions, [grid², width], of unit scale: mean square 1, like a normalised activation.
+    """2D sin-cos positions, [grid², width], of unit scale: mean square 1, like a normalized activation.
 
     At timm's scale of 0.02 attention is blind to position for long, and training starts many times slower.
     """

@@ -21,8 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.registry import BACKBONES, TIMM
-from tok1d.config.schema import ConfigError, StartConfig, TokenizerConfig
+from tok1d.config.schema import StartConfig, TokenizerConfig
 
 SECONDS = 5.0  # that a connection may take
 
@@ -40,7 +41,7 @@ def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
 
 
 def can_reach(endpoint: str) -> bool:
-    """Whether a connection can be made, asked until it can; where there is a proxy that is its business."""
+    """Whether a connection can be made, names until it can; where there is a proxy that is its business."""
     if endpoint not in _reached and (urlsplit(endpoint).scheme in getproxies() or reachable(endpoint)):
         _reached.add(endpoint)
     return endpoint in _reached
@@ -66,22 +67,22 @@ class Weights(NamedTuple):
     sha256: str
 
 
-class Asked(NamedTuple):
+class ParamNames(NamedTuple):
     """The parameters by which a user asks for a pretrained network: what messages about its file name."""
 
     init: str = "encoder_init"
     size: str = "encoder_size"
-    weights: str = "encoder_weights"  # takes a local file
+    weights: str = "encoder_checkpoint"  # takes a local file
     also: str = ""  # what else to type, or else nothing is fetched
 
 
-ENCODER = Asked()
+ENCODER = ParamNames()
 
 
-def read_weights(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> Weights:
+def read_weights(tokenizer: TokenizerConfig, start: StartConfig, names: ParamNames = ENCODER) -> Weights:
     """The pretrained file of these parameters. Raises `ConfigError` if it cannot be had, or is not sound."""
-    path, source = locate(tokenizer, start, asked)
-    return hashed(path, source, _remedy(tokenizer, start, asked))
+    path, source = locate(tokenizer, start, names)
+    return hashed(path, source, fix_hint_for(tokenizer, start, names))
 
 
 def hashed(path: Path, source: str, remedy: str) -> Weights:
@@ -118,24 +119,26 @@ def torch_hub_file(url: str, sha256: str, remedy: str) -> Path:
     return path
 
 
-def locate(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> tuple[Path, str]:
+def locate(tokenizer: TokenizerConfig, start: StartConfig, names: ParamNames = ENCODER) -> tuple[Path, str]:
     """The file on this machine, fetched if need be, and its origin; `HF_HUB_OFFLINE=1` is honoured."""
-    if start.encoder_weights:
-        return local_file(start.encoder_weights, _remedy(tokenizer, start, asked))
-    repository, name, revision = on_hub(tokenizer, start, asked)
+    if start.encoder_checkpoint:
+        return local_file(start.encoder_checkpoint, fix_hint_for(tokenizer, start, names))
+    repository, name, revision = hub_location(tokenizer, start, names)
     try:
         path = hub_file(repository, name, revision)
     except Exception as error:  # no internet, no such revision, no permission
         raise ConfigError(
             f"{name} of {repository} cannot be fetched ({type(error).__name__}): "
-            f"{_remedy(tokenizer, start, asked)}"
+            f"{fix_hint_for(tokenizer, start, names)}"
         ) from None
     parts = path.parts  # …/snapshots/<commit>/<file>
     commit = parts[parts.index("snapshots") + 1] if "snapshots" in parts else revision
     return path, f"{repository}@{commit}/{name}"
 
 
-def on_hub(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> tuple[str, str, str]:
+def hub_location(
+    tokenizer: TokenizerConfig, start: StartConfig, names: ParamNames = ENCODER
+) -> tuple[str, str, str]:
     """Repository, file and revision. Raises `ConfigError` for a size that nobody has published."""
     init, size = tokenizer.encoder_init, tokenizer.encoder_size
     if init.startswith(TIMM):
@@ -143,15 +146,15 @@ def on_hub(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODE
 
         config = timm.get_pretrained_cfg(init.removeprefix(TIMM), allow_unregistered=True)
         if config is None or not config.hf_hub_id:
-            raise ConfigError(f"{init} has no weights on the hub: give a local file as {asked.weights}=PATH")
+            raise ConfigError(f"{init} has no weights on the hub: give a local file as {names.weights}=PATH")
         return config.hf_hub_id, "model.safetensors", start.encoder_revision or "main"
     backbone = BACKBONES[init]
     revision = start.encoder_revision or backbone.revision
     if size not in backbone.models:
         sizes = " or ".join(backbone.models)
         raise ConfigError(
-            f"{asked.init}={init} was published in no size {size}: type {asked.size}={sizes}, "
-            f"or give a local file as {asked.weights}=PATH"
+            f"{names.init}={init} was published in no size {size}: type {names.size}={sizes}, "
+            f"or give a local file as {names.weights}=PATH"
         )
     if size in backbone.files:
         return *backbone.files[size], revision
@@ -188,16 +191,16 @@ def _torch_load(path: Path) -> object:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def command(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked = ENCODER) -> str:
+def prefetch_command(tokenizer: TokenizerConfig, start: StartConfig, names: ParamNames = ENCODER) -> str:
     """What to type on a machine with internet."""
-    values = {asked.init: tokenizer.encoder_init, asked.size: tokenizer.encoder_size}
+    values = {names.init: tokenizer.encoder_init, names.size: tokenizer.encoder_size}
     words = [f"{name}={value}" for name, value in values.items() if name]
     if start.encoder_revision:
         words.append(f"encoder_revision={start.encoder_revision}")
-    return " ".join(["tok1d prefetch", *words, asked.also]).rstrip()
+    return " ".join(["tok1d prefetch", *words, names.also]).rstrip()
 
 
-def remedy(command: str, weights: str) -> str:
+def fix_hint(command: str, weights: str) -> str:
     """The end of every message: what to do when a file is not to be had."""
     return (
         f"type '{command}' where there is internet and bring its folder here, "
@@ -205,8 +208,8 @@ def remedy(command: str, weights: str) -> str:
     )
 
 
-def _remedy(tokenizer: TokenizerConfig, start: StartConfig, asked: Asked) -> str:
-    return remedy(command(tokenizer, start, asked), asked.weights)
+def fix_hint_for(tokenizer: TokenizerConfig, start: StartConfig, names: ParamNames) -> str:
+    return fix_hint(prefetch_command(tokenizer, start, names), names.weights)
 
 
 def model_sha256(model: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from tok1d.config.parse import renamed
 from tok1d.config.registry import CHANGES_NO_NUMBER
 from tok1d.config.schema import EvalConfig
 from tok1d.evaluation.card import card_id, protocol
@@ -20,7 +21,7 @@ from tok1d.sweeps.plan import Cell, Plan, SweepConfig, marks
 from tok1d.system import replacing
 
 
-def left(run: Run, config: SweepConfig) -> list[str]:
+def pending_steps(run: Run, config: SweepConfig) -> list[str]:
     """Of what follows a run, that which has not been done since the run was finished."""
     done = run / "done.json"
     since = done.stat().st_mtime if done.exists() else float("inf")
@@ -39,7 +40,7 @@ def evaluated(run: Run, config: SweepConfig) -> bool:
     wanted, data = config.measuring
     try:
         found = run.evaluation
-        asked = EvalConfig(**found["asked"])
+        asked = EvalConfig(**renamed(found["asked"]))
     except (RunError, KeyError, ValueError):
         return False
     counts = {row["num_tokens"] for row in found["results"]}
@@ -120,13 +121,13 @@ def results(plan: Plan) -> list[dict[str, Any]]:
         card = card_id(protocol(evaluation["card"]))
         for numbers in evaluation["results"]:
             differs = {name: cell.params.get(name) for name in names}
-            facts = (
+            row = (
                 {"run": cell.name, "series": lines[cell.name]}
                 | differs
                 | numbers
                 | {"card": card, "path": str(cell.run.path)}
             )
-            rows.append({name: flat(value) for name, value in facts.items()})
+            rows.append({name: flat(value) for name, value in row.items()})
     return rows
 
 

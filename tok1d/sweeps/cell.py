@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from tok1d.runs import TRY_AGAIN, Run
-from tok1d.sweeps.after import arguments, left
+from tok1d.sweeps.after import arguments, pending_steps
 from tok1d.sweeps.plan import SweepConfig
 from tok1d.system import FOLLOWS, locked, no_space, replacing
 
@@ -47,12 +47,12 @@ def run_cell(folder: str, project: str, config: SweepConfig) -> None:
     """
     run = Run(folder)
     try:
-        with held(run, 4 * config.grace) as lock, alive(run):
+        with run_locked(run, 4 * config.grace) as lock, status_kept(run):
             if not (run / "done.json").exists():
                 execute(
                     run, project, ["run", "notebooks/train.ipynb", "-f", str(run / "cell.yaml")], config, lock
                 )
-            for name in left(run, config):
+            for name in pending_steps(run, config):
                 execute(run, project, arguments(run, name, config), config, lock)
     except OSError as error:
         raise (CellFailed(full(run)) if no_space(error) else error) from None
@@ -70,7 +70,7 @@ def execute(run: Run, project: str, command: list[str], config: SweepConfig, loc
             start_new_session=True,
         )  # fmt: skip
         try:
-            attended(process, config)
+            wait_or_stop(process, config)
         finally:
             kill(process)
     if process.returncode:
@@ -78,7 +78,7 @@ def execute(run: Run, project: str, command: list[str], config: SweepConfig, loc
         raise failure(run, " ".join(command[:2]), process.returncode, said)
 
 
-def attended(process: subprocess.Popen, config: SweepConfig) -> None:
+def wait_or_stop(process: subprocess.Popen, config: SweepConfig) -> None:
     """Wait until `process` ends; stop it, with a checkpoint, when the pool that this worker belongs to is
     killed: another worker will have been given its run. Raises `CellFailed` then, and when it is over its
     limit and has not ended by itself.
@@ -129,7 +129,7 @@ def is_full(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def held(run: Run, patience: float) -> Iterator[int]:
+def run_locked(run: Run, patience: float) -> Iterator[int]:
     """Have the folder alone. Raises `CellFailed` if another worker keeps it for `patience` seconds."""
     with open(run / ".cell.lock", "w") as handle:
         if not locked(handle, patience):
@@ -138,9 +138,9 @@ def held(run: Run, patience: float) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def alive(run: Run) -> Iterator[None]:
+def status_kept(run: Run) -> Iterator[None]:
     """Keep `status.json`: running with a sign of life, then done, or failed and why."""
-    facts = {
+    status = {
         "host": socket.gethostname(), "pid": os.getpid(), "started": time.time(),
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }  # fmt: skip
@@ -151,17 +151,17 @@ def alive(run: Run) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 os.utime(run / STATUS)
 
-    write_status(run, facts | {"state": "running"})
+    write_status(run, status | {"state": "running"})
     threading.Thread(target=beat, daemon=True).start()
     try:
         yield
     except CellFailed as failure:
         ended.set()
-        write_status(run, facts | {"state": "failed", "why": failure.why, "again": failure.again})
+        write_status(run, status | {"state": "failed", "why": failure.why, "again": failure.again})
         raise
     finally:
         ended.set()
-    write_status(run, facts | {"state": "done", "ended": time.time()})
+    write_status(run, status | {"state": "done", "ended": time.time()})
 
 
 def write_status(run: Run, status: dict) -> None:

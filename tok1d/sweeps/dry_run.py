@@ -9,15 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tok1d.config.schema import (
-    Config,
-    ConfigError,
-    DataConfig,
-    EvalConfig,
-    LossConfig,
-    StartConfig,
-    TokenizerConfig,
-)
+from tok1d.config.fields import Config, ConfigError
+from tok1d.config.schema import DataConfig, EvalConfig, LossConfig, StartConfig, TokenizerConfig
 from tok1d.data.sources import find_sources
 from tok1d.sweeps.plan import Cell, Plan
 
@@ -110,17 +103,17 @@ def needs(cell: Cell, plan: Plan) -> Iterator[tuple]:
     init = cell.tokenizer.encoder_init, cell.tokenizer.encoder_size
     size, cache = cell.tokenizer.image_size, cell.run.path.parent.parent / ".cache"
     yield find_sources, cell.data, size, cache
-    yield start_weights, *init, part(cell.train, StartConfig)
-    yield weights_of_losses, part(cell.train, LossConfig)
+    yield start_checkpoint, *init, part(cell.train, StartConfig)
+    yield checkpoints_of_losses, part(cell.train, LossConfig)
     if "evaluate" in plan.config.after_run:
         config, data = plan.config.measuring
         for metric in config.metrics:
-            yield weights_of_metrics, config.model_copy(update={"metrics": (metric,)})
+            yield checkpoints_of_metrics, config.model_copy(update={"metrics": (metric,)})
         for each in filter(None, (data, config.reference_data)):
             yield find_sources, DataConfig(data=each, val_data=each), size, cache
 
 
-def start_weights(init: str, size: str, start: StartConfig) -> None:
+def start_checkpoint(init: str, size: str, start: StartConfig) -> None:
     if start.init_from:
         from tok1d.models.finetune import read_parent
 
@@ -131,17 +124,17 @@ def start_weights(init: str, size: str, start: StartConfig) -> None:
         read_weights(TokenizerConfig(encoder_init=init, encoder_size=size), start)
 
 
-def weights_of_losses(config: LossConfig) -> None:
+def checkpoints_of_losses(config: LossConfig) -> None:
     if config.perceptual_weight or config.adversarial_weight or config.align_weight:
-        from tok1d.losses.frozen import loss_weights
+        from tok1d.losses.frozen import loss_checkpoints
 
-        loss_weights(config)
+        loss_checkpoints(config)
 
 
-def weights_of_metrics(config: EvalConfig) -> None:
-    from tok1d.evaluation.features import metric_weights
+def checkpoints_of_metrics(config: EvalConfig) -> None:
+    from tok1d.evaluation.features import metric_checkpoints
 
-    metric_weights(config)
+    metric_checkpoints(config)
 
 
 def part(config: Config, cls: type[Config]) -> Config:

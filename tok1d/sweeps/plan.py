@@ -1,7 +1,7 @@
 """What a sweep consists of: every run that it will make, each checked before the first one starts.
 
 sweep: encoders                    # its folder, outputs/encoders/
-base: params/seed/base.yaml        # what all runs share: a parameter file, and single parameters
+base: params/reference/base.yaml        # what all runs share: a parameter file, and single parameters
 params: {steps: 20000}
 cells:                             # a list of differences from it; each may have a `base` of its own
   - {encoder_init: mae}
@@ -23,18 +23,9 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from tok1d.config.fields import Float, FolderName, Int, Ints, Text
-from tok1d.config.parse import check_counts, own_parameters, parse, read_params, read_yaml
-from tok1d.config.schema import (
-    NOTEBOOKS,
-    Config,
-    ConfigError,
-    DataConfig,
-    EvalConfig,
-    RunConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from tok1d.config.fields import Config, ConfigError, Float, FolderName, Int, Ints, Text
+from tok1d.config.parse import check_counts, own_parameters, parse, parse_train, read_params, read_yaml
+from tok1d.config.schema import DataConfig, EvalConfig, RunConfig, TokenizerConfig, TrainConfig
 from tok1d.runs import Run
 
 PLACES = {  # parameters that say where a run goes, and what to type instead
@@ -169,12 +160,12 @@ def plan_cells(config: SweepConfig, asked: dict[str, Any]) -> list[Cell]:
                 f"two runs of the sweep are called {name}: give each of cells: its own run: NAME"
             )
         try:
-            _, data, tokenizer, train, _ = parse(params, *NOTEBOOKS["train"])
+            configs = parse_train(params)
             parse({"run": name}, RunConfig)
-            check_counts([tokenizer, measuring])
+            check_counts([configs.tokenizer, measuring])
         except ConfigError as error:
             raise ConfigError(f"run {name} of the sweep: {error}") from None
-        cells[name] = Cell(name, params, data, tokenizer, train)
+        cells[name] = Cell(name, params, configs.data, configs.tokenizer, configs.train)
     return list(cells.values())
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import pandas as pd
 
-from tok1d.config.schema import ConfigError
+from tok1d.config.fields import ConfigError
 from tok1d.evaluation.card import protocol
 from tok1d.figures.draw import redraw
 from tok1d.jupyter.execute import execute
-from tok1d.jupyter.tables import name_of, shown
+from tok1d.jupyter.tables import format_cell, name_of
 from tok1d.runs import Run, RunError
 from tok1d.system import replacing
 
@@ -108,16 +108,21 @@ def results_table(published: Path = PUBLISHED) -> str:
     parts = []
     for file in sorted(published.glob("*/results.csv")):
         folder, rows = file.parent, read_results(file)
-        facts = json.loads((folder / "about.json").read_text())
-        card, seeds = facts["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
+        about = json.loads((folder / "about.json").read_text())
+        card, seeds = about["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
         what = f"{card['images']:,} images at {card['image_size']} pixels"
         means = f"; mean and standard deviation of {seeds} seeds" if seeds > 1 else ""
         link = f"[{folder.name}]({PUBLISHED.as_posix()}/{folder.name})"
-        parts += [f"**{facts['title']}**, {what}{means} ({link}: figures, cards)", "", *table(rows), ""]
+        parts += [
+            f"**{about['title']}**, {what}{means} ({link}: figures, cards)",
+            "",
+            *markdown_table(rows),
+            "",
+        ]
     return "\n".join(parts)
 
 
-def table(rows: pd.DataFrame) -> list[str]:
+def markdown_table(rows: pd.DataFrame) -> list[str]:
     names = [name for name in SHOWN if name in rows]
     lines = ["| | tokens | " + " | ".join(map(name_of, names)) + " |"]
     lines.append("|---|---:|" + "---:|" * len(names))
@@ -131,8 +136,8 @@ def cell(name: str, values: pd.Series) -> str:
     mean, spread = values.mean(), values.std()
     if math.isnan(mean):
         return ""
-    text = shown(name, mean)
-    return text if math.isnan(spread) else f"{text} ± {shown(name, spread)}"
+    text = format_cell(name, mean)
+    return text if math.isnan(spread) else f"{text} ± {format_cell(name, spread)}"
 
 
 def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None:

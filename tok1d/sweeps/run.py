@@ -20,10 +20,10 @@ import yaml
 from parsl.config import Config
 from parsl.executors import HighThroughputExecutor
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS, ConfigError
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import parse_train
 from tok1d.runs import RunError
-from tok1d.sweeps.after import after_sweep, left
+from tok1d.sweeps.after import after_sweep, pending_steps
 from tok1d.sweeps.cell import CellFailed, run_cell
 from tok1d.sweeps.dry_run import describe, missing
 from tok1d.sweeps.plan import Cell, Plan
@@ -34,7 +34,7 @@ SITE = Path("params/sites/local.py")
 # Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one
 INTERCHANGE = """
 import runpy, sys
-from tok1d.system import end_with
+from tok1d.system import end_with_parent
 end_with(int(sys.argv.pop()))
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
@@ -51,7 +51,7 @@ def run_sweep(plan: Plan, site: Path = SITE) -> int:
             raise ConfigError(wrong[0])
         for cell in plan.cells:
             if cell.run.begun:
-                cell.run.agree(*parse(cell.params, *NOTEBOOKS["train"]))
+                cell.run.check_params(*parse_train(cell.params))
         for cell in todo:
             prepare(cell)
         write_plan(plan)
@@ -67,7 +67,7 @@ def dry_run(plan: Plan, site: Path = SITE) -> int:
 
 
 def finished(cell: Cell, plan: Plan) -> bool:
-    return (cell.run / "done.json").exists() and not left(cell.run, plan.config)
+    return (cell.run / "done.json").exists() and not pending_steps(cell.run, plan.config)
 
 
 def prepare(cell: Cell) -> None:

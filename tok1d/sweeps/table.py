@@ -13,7 +13,7 @@ from typing import Any
 from IPython.display import DisplayHandle
 
 from tok1d.environment import headless
-from tok1d.jupyter.tables import table
+from tok1d.jupyter.tables import show_table
 from tok1d.runs import Run, RunError
 from tok1d.sweeps.cell import BEAT, STATUS
 from tok1d.sweeps.plan import Plan
@@ -137,7 +137,7 @@ class Table:
             self._report(found)
 
     def _display(self, found: list[dict[str, Any]]) -> None:
-        picture = table([{name: r.get(name, "") for name in COLUMNS} for r in found])
+        picture = show_table([{name: r.get(name, "") for name in COLUMNS} for r in found])
         if self.handle is None:
             self.handle = DisplayHandle()
             self.handle.display(picture)
@@ -157,8 +157,8 @@ class Table:
         for r in found:
             if self.states.get(r["run"], "waiting") != r["state"]:
                 self.states[r["run"]] = r["state"]
-                facts = [str(r[name]) for name in ("step", "why") if r.get(name)]
-                print(f"{r['run']}: {', '.join([r['state'], *facts])}", flush=True)
+                details = [str(r[name]) for name in ("step", "why") if r.get(name)]
+                print(f"{r['run']}: {', '.join([r['state'], *details])}", flush=True)
 
 
 def watch(folder: Path, every: float = 2.0) -> None:

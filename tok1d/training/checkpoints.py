@@ -11,23 +11,23 @@ import torch
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, RunError, writes
 from tok1d.system import replacing
-from tok1d.training.parallelize import in_pieces, whole
+from tok1d.training.parallelize import full_tensors, shard_like
 from tok1d.training.state import State
 
 
 def save_checkpoint(run: Run, state: State) -> None:
     """Write `last.ckpt`; the one before stays as `previous.ckpt`. Raises `RunError` when it cannot."""
     content = {name: module.state_dict() for name, module in state.modules().items()}
-    content = whole(content | {"optimizers": [o.state_dict() for o in state.optimizers]})
+    content = full_tensors(content | {"optimizers": [o.state_dict() for o in state.optimizers]})
     content["counts"] = state.counts
     if not writes():
         return
     with writable(run, f"the checkpoint of step {state.step}"), replacing(run / "last.ckpt") as temporary:
         torch.save(content, temporary)
-        keep(run)
+        keep_previous(run)
 
 
-def keep(run: Run) -> None:
+def keep_previous(run: Run) -> None:
     """Make the `last.ckpt` that is about to be replaced `previous.ckpt`, without ever having neither."""
     if (run / "last.ckpt").exists():
         with replacing(run / "previous.ckpt") as temporary:
@@ -58,17 +58,18 @@ def load_checkpoint(run: Run, state: State) -> bool:
 
 def _fill(state: State, content: dict) -> None:
     for name, module in state.modules().items():
-        module.load_state_dict(in_pieces(content[name], module.state_dict()))
+        module.load_state_dict(shard_like(content[name], module.state_dict()))
     for optimizer, its in zip(state.optimizers, content["optimizers"], strict=True):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for i, moments in its["state"].items():
-            its["state"][i] = in_pieces(moments, dict.fromkeys(moments, parameters[i]))
+            its["state"][i] = shard_like(moments, dict.fromkeys(moments, parameters[i]))
         optimizer.load_state_dict(its)
-    state.counts |= content["counts"]
+    old = {"in_a_row": "nonfinite_streak", "setbacks": "rollbacks"}  # names in checkpoints of before
+    state.counts |= {old.get(name, name): value for name, value in content["counts"].items()}
 
 
 def save_model(run: Run, model: Tokenizer) -> None:
-    weights = whole(model.state_dict())
+    weights = full_tensors(model.state_dict())
     if not writes():
         return
     plain = Tokenizer(model.config)

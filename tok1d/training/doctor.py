@@ -64,7 +64,7 @@ class Doctor:
         self.now = examine(self.records, context=self.context)
         return self._new(self.now)
 
-    def see_setback(self, step: int, evidence: str) -> list[Diagnosis]:
+    def see_rollback(self, step: int, evidence: str) -> list[Diagnosis]:
         """The same for steps that left no record, for want of a finite gradient up to `step`."""
         return self._new([Case([], self.context).finds("nan", step, evidence)])
 

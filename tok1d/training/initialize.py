@@ -9,37 +9,38 @@ from typing import Any
 import torch
 from torch import nn
 
-from tok1d.config.schema import ConfigError, StartConfig, TokenizerConfig, TrainConfig
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import StartConfig, TokenizerConfig, TrainConfig
 from tok1d.distributed import is_main
-from tok1d.losses.frozen import loss_weights
+from tok1d.losses.frozen import loss_checkpoints
 from tok1d.models.encoder import Encoder
-from tok1d.models.finetune import start_from
-from tok1d.models.pretrained import start_encoder
+from tok1d.models.finetune import load_from_tokenizer
+from tok1d.models.pretrained import load_pretrained_encoder
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
-from tok1d.training.parallelize import whole
+from tok1d.training.parallelize import full_tensors
 
 
-def prepare_start(run: Run, tokenizer: TokenizerConfig, config: TrainConfig) -> dict[str, Any]:
+def check_initialization(run: Run, tokenizer: TokenizerConfig, config: TrainConfig) -> dict[str, Any]:
     """The report of a run that is about to train, before its images are decoded; written to the run folder.
 
     A run that has begun keeps the report it started with, and needs no other file than those of its losses.
     Raises `ConfigError` if a pretrained file, of encoder or losses, cannot be had.
     """
     if not run.has_model:
-        loss_weights(config)
+        loss_checkpoints(config)
     report = read_report(run)
     if not (run.begun and report):
         with torch.random.fork_rng(devices=[]):
             if config.init_from:
-                report = start_from(Tokenizer(tokenizer), config)
+                report = load_from_tokenizer(Tokenizer(tokenizer), config)
             else:
-                report = start_encoder(Encoder(tokenizer), tokenizer, config)
+                report = load_pretrained_encoder(Encoder(tokenizer), tokenizer, config)
         write_report(run, report)
     return report
 
 
-def start_model(run: Run, model: Tokenizer, start: StartConfig) -> None:
+def initialize_model(run: Run, model: Tokenizer, start: StartConfig) -> None:
     """Give a freshly built `model` the weights it starts from, and freeze what is to stay.
 
     A run that has begun takes its weights from its checkpoint. What `prepare_start` has proven of a file
@@ -48,9 +49,9 @@ def start_model(run: Run, model: Tokenizer, start: StartConfig) -> None:
     if run.begun:
         model.encoder.freeze(start.encoder_freeze)
     elif start.init_from:
-        write_report(run, start_from(model, start))
+        write_report(run, load_from_tokenizer(model, start))
     else:
-        write_report(run, start_encoder(model.encoder, model.config, start, read_report(run)))
+        write_report(run, load_pretrained_encoder(model.encoder, model.config, start, read_report(run)))
 
 
 def read_report(run: Run) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def write_report(run: Run, report: dict[str, Any]) -> None:
         run.write_json("load_report.json", report)
 
 
-def add_parameters(run: Run, model: nn.Module, optimizers: list) -> None:
+def report_learning_parameters(run: Run, model: nn.Module, optimizers: list) -> None:
     """Add to the run's report, between a backward pass and its step, which parameters learn.
 
     Raises `ConfigError` if a trainable one is in no optimizer or two, or is reached by no gradient, or a
@@ -71,26 +72,27 @@ def add_parameters(run: Run, model: nn.Module, optimizers: list) -> None:
     """
     path = run / "load_report.json"
     report = json.loads(path.read_text()) if path.exists() else {}
-    run.write_json("load_report.json", report | {"parameters": parameters(model, optimizers)})
+    run.write_json("load_report.json", report | {"parameters": learning_report(model, optimizers)})
 
 
-def parameters(model: nn.Module, optimizers: list) -> list[dict[str, Any]]:
+def learning_report(model: nn.Module, optimizers: list) -> list[dict[str, Any]]:
     """Tensors of each part: trainable, in an optimizer, with a gradient, with one that is not 0."""
-    held = Counter(id(p) for o in optimizers for group in o.param_groups for p in group["params"])
+    times_optimized = Counter(id(p) for o in optimizers for group in o.param_groups for p in group["params"])
     rows: dict[str, Counter] = {}
     for name, p in model.named_parameters():
-        if held[id(p)] != int(p.requires_grad):
+        if times_optimized[id(p)] != int(p.requires_grad):
             kind = "trainable" if p.requires_grad else "frozen"
             raise ConfigError(
-                f"{name} is {kind} but in {held[id(p)]} optimizers: type encoder_freeze=none, and report this"
+                f"{name} is {kind} but in {times_optimized[id(p)]} optimizers: "
+                f"type encoder_freeze=none, and report this"
             )
         if p.requires_grad and p.grad is None:
             raise ConfigError(f"{name} is trainable but reached by no gradient: report this")
         row = rows.setdefault(part_of(name), Counter())
         row.update(
-            tensors=1, trainable=int(p.requires_grad), in_an_optimizer=held[id(p)],
+            tensors=1, trainable=int(p.requires_grad), in_an_optimizer=times_optimized[id(p)],
             with_gradient=int(p.grad is not None), gradient_not_0=int(p.grad is not None and
-            bool(whole(p.grad).any())),
+            bool(full_tensors(p.grad).any())),
         )  # fmt: skip
     return [{"part": part, **counts} for part, counts in rows.items()]
 

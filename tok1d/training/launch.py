@@ -26,23 +26,24 @@ from typing import IO, Any
 import torch
 from tqdm import tqdm
 
-from tok1d.config.parse import own_parameters, parse
-from tok1d.config.schema import NOTEBOOKS, Config, ConfigError, TokenizerConfig, TrainConfig
-from tok1d.data.dataset import Images, load_data
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import own_parameters, parse_train
+from tok1d.config.schema import TokenizerConfig, TrainConfig, TrainParams
+from tok1d.data.dataset import ImageDataset, load_data
 from tok1d.distributed import (
-    Elsewhere,
+    FailedOnOtherRank,
     Stopped,
-    in_turn,
     is_main,
-    joined,
     launched,
+    main_process_first,
+    process_group,
     slurm_variables,
 )
 from tok1d.environment import headless
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import TRY_AGAIN, Run, RunError
-from tok1d.system import FOLLOWS, GRACE, follow
-from tok1d.training.initialize import prepare_start
+from tok1d.system import FOLLOWS, GRACE, end_with_stdin
+from tok1d.training.initialize import check_initialization
 from tok1d.training.train import check_batch, stop_signals, train
 
 STOPPED = TRY_AGAIN  # exit status: a checkpoint is written
@@ -52,7 +53,7 @@ IMAGES = "TOK1D_IMAGES"  # the fingerprint of the images that the notebook shows
 
 def train_anywhere(
     run: Run,
-    images: Images,
+    images: ImageDataset,
     tokenizer_config: TokenizerConfig,
     config: TrainConfig,
     on_log: Callable[[dict[str, float]], None] = lambda record: None,
@@ -216,35 +217,34 @@ def train_command(params: dict[str, Any], again: list[str]) -> int:
     """
     os.environ.update(slurm_variables(os.environ))
     own = own_parameters(NOTEBOOK) if NOTEBOOK.exists() else {}
-    configs = parse(own | params, *NOTEBOOKS["train"])
-    if must_spawn(configs[3]):
+    configs = parse_train(own | params)
+    if must_spawn(configs.train):
         with stop_signals() as stop:
-            return run_processes(again, configs[3].num_processes, stop)
-    follow()
+            return run_processes(again, configs.train.num_processes, stop)
+    end_with_stdin()
     try:
-        with joined():
+        with process_group():
             train_here(configs)
     except Stopped as stopped:
         if is_main():
             print(f"tok1d: {stopped}", file=sys.stderr)
         return STOPPED
-    except Elsewhere:
+    except FailedOnOtherRank:
         return 1
     return 0
 
 
-def train_here(configs: tuple[Config, ...]) -> None:
-    """Train in this process, or with the others that it has joined."""
-    _, data, tokenizer, config, _ = configs
-    with in_turn():  # the first decodes the images, the others find them in the cache
-        run = Run.start(*configs)
+def train_here(params: TrainParams) -> None:
+    """Train in this process, or with the others that it has process_group."""
+    with main_process_first():  # the first decodes the images, the others find them in the cache
+        run = Run.open(*params)
         if is_main():
-            prepare_start(run, tokenizer, config)
-        images, _ = load_data(data, tokenizer.image_size, run.cache)
+            check_initialization(run, params.tokenizer, params.train)
+        images, _ = load_data(params.data, params.tokenizer.image_size, run.cache)
     if os.environ.get(IMAGES, images.fingerprint) != images.fingerprint:
         raise RunError(
-            f"the notebook's images are not those of data={data.data}: "
+            f"the notebook's images are not those of data={params.data.data}: "
             f"type num_processes=1 to train on images that no parameter names"
         )
-    train(run, images, tokenizer, config)
+    train(run, images, params.tokenizer, params.train)
     print(f"trained: 'tok1d run {NOTEBOOK}' with the same parameters evaluates {run.path}")

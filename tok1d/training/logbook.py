@@ -25,26 +25,26 @@ THUMBNAIL = 32  # pixels; variation is measured on images no larger than that
 
 @torch.no_grad()
 def statistics(output: Reconstruction, images: Tensor, codebook_size: int) -> dict[str, Tensor]:
-    """Facts of one part of a batch whose mean over parts is the fact of the batch."""
+    """Numbers of one part of a batch whose mean over parts is that of the batch."""
     pixels = output.images.float().clamp(0, 1)
     mse = (pixels - images).square().mean((1, 2, 3))  # [B]
     codes = output.codes.float()  # [B, k, dim]
     both = torch.stack([thumbnails(pixels), thumbnails(images)])  # [2, B, 3, h, w]
-    facts = {
+    numbers = {
         "psnr": (-10 * mse.clamp_min(1e-10).log10()).mean(),
         "moments": torch.stack([both.mean(1), both.square().mean(1)]),  # [2, 2, 3, h, w]
         "code_moments": torch.stack([codes.mean(0), codes.square().mean(0)]),  # [2, k, dim]
     }
     if output.ids is not None:
-        facts["codes"] = torch.bincount(output.ids.flatten(), minlength=codebook_size).float()
-    return facts
+        numbers["codes"] = torch.bincount(output.ids.flatten(), minlength=codebook_size).float()
+    return numbers
 
 
 def thumbnails(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images, THUMBNAIL) if images.shape[-1] > THUMBNAIL else images
 
 
-def summarise(parts: list[dict[str, Tensor]]) -> dict[str, float]:
+def summarize(parts: list[dict[str, Tensor]]) -> dict[str, float]:
     """The means over the parts of a step, and over processes, as numbers."""
     means = {
         name: mean_over_processes(torch.stack([part[name].detach().float() for part in parts]).mean(0))
@@ -113,17 +113,17 @@ class Logbook:
         self.run.log("metrics.jsonl", record)
         self.run.log("timings.jsonl", {"step": record["step"]} | times)
         if is_main():
-            self._heed(self.doctor.see(record | times))
+            self._react(self.doctor.see(record | times))
         self.on_log(record | times)
 
-    def went_back(self, evidence: str, at: int) -> None:
+    def rolled_back(self, evidence: str, at: int) -> None:
         """Training went back to `self.state.step` from step `at`, for the reason that `evidence` gives."""
         self.run.keep_metrics(self.state.step)
         self.mark, self.step = time.monotonic(), self.state.step
         if is_main():
-            self._heed(self.doctor.see_setback(at, evidence))
+            self._react(self.doctor.see_rollback(at, evidence))
 
-    def _heed(self, found: list[Diagnosis]) -> None:
+    def _react(self, found: list[Diagnosis]) -> None:
         write_diagnoses(self.run, found)
         for diagnosis in found:
             if diagnosis.name in self.config.stop_on:

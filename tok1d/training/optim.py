@@ -1,7 +1,7 @@
 """Which optimizer moves which weight, and how fast.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum whose matrix updates are
-orthogonalised.
+orthogonalized.
 
 `torch.optim.Muon` does the same in bfloat16, which a CPU without bfloat16 units emulates: one step over the
 matrices of the `nano` tokenizer takes it 870 ms against 37 ms here. So this one works in float32 on CPUs, and

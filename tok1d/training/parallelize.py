@@ -34,9 +34,9 @@ from tok1d.models.tokenizer import Tokenizer
 VARIANTS = 64  # sequence lengths (an elastic tokenizer's token counts) that one block is compiled for
 
 
-def tune(model: Tokenizer, objective: Objective, config: TrainConfig) -> None:
+def apply_compile_and_recompute(model: Tokenizer, objective: Objective, config: TrainConfig) -> None:
     """Prepare a training's networks in place; to be called once, before they are wrapped or used."""
-    model.encoder.recompute = model.decoder.recompute = config.checkpoint_activations
+    model.encoder.recompute = model.decoder.recompute = config.activation_checkpointing
     for module in (model.decoder.to_pixels, objective.perceptual, objective.discriminator):
         if module is not None:
             module.to(memory_format=torch.channels_last)
@@ -77,7 +77,7 @@ def wrap(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
 
-def unsynchronised(network: nn.Module) -> AbstractContextManager:
+def no_sync(network: nn.Module) -> AbstractContextManager:
     """Backward passes whose gradients only add up in their own process, for all parts of a batch but its
     last.
     """
@@ -93,7 +93,7 @@ def _unsharded_gradients(network: FSDPModule):
     network.set_requires_gradient_sync(True)
 
 
-def average_whole_gradients(network: nn.Module) -> None:
+def average_unsharded_gradients(network: nn.Module) -> None:
     """What FSDP leaves to us: the mean over processes of the gradients of what is not in pieces."""
     if isinstance(network, FSDPModule):
         average_gradients(p for p in network.parameters() if not isinstance(p, DTensor))
@@ -102,7 +102,7 @@ def average_whole_gradients(network: nn.Module) -> None:
 # ---- tensors in pieces ----
 
 
-def pieces(tensors: Iterable[Tensor]) -> list[Tensor]:
+def to_local(tensors: Iterable[Tensor]) -> list[Tensor]:
     """What this process holds of each, as ordinary tensors that share its memory."""
     return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
 
@@ -114,20 +114,20 @@ def norm(tensors: Iterable[Tensor]) -> float:
     if not tensors:
         return 0.0
     sharded = [t for t in tensors if isinstance(t, DTensor)]
-    whole = torch.nn.utils.get_total_norm([t for t in tensors if not isinstance(t, DTensor)])
+    replicated = torch.nn.utils.get_total_norm([t for t in tensors if not isinstance(t, DTensor)])
     if not sharded:
-        return whole.item()
-    square = torch.nn.utils.get_total_norm(pieces(sharded)).square()
+        return replicated.item()
+    square = torch.nn.utils.get_total_norm(to_local(sharded)).square()
     dist.all_reduce(square)
-    return (whole.square() + square).sqrt().item()
+    return (replicated.square() + square).sqrt().item()
 
 
-def whole(tree: Any) -> Any:
+def full_tensors(tree: Any) -> Any:
     """State dicts with every tensor whole; to be called in all processes alike."""
     return pytree.tree_map_only(DTensor, DTensor.full_tensor, tree)
 
 
-def in_pieces(values: Mapping[Any, Any], targets: Mapping[Any, Any]) -> dict[Any, Any]:
+def shard_like(values: Mapping[Any, Any], targets: Mapping[Any, Any]) -> dict[Any, Any]:
     """`values` (whole) with the tensors of those `targets` that are in pieces cut like them."""
 
     def cut(value: Tensor, target: Any) -> Tensor:

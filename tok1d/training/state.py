@@ -13,7 +13,7 @@ from tok1d.config.schema import TrainConfig
 from tok1d.losses.objective import Objective
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers, discriminator_optimizer
-from tok1d.training.parallelize import pieces, shard
+from tok1d.training.parallelize import shard, to_local
 
 
 @dataclass
@@ -27,8 +27,8 @@ class State:
             "step": 0,  # steps done, the skipped ones too
             "seconds": 0.0,  # of training, over all starts
             "skipped": 0,  # steps without a finite gradient
-            "in_a_row": 0,  # of them, up to now
-            "setbacks": 0,  # times that training went back to a checkpoint, with a lower learning rate
+            "nonfinite_streak": 0,  # of them, up to now
+            "rollbacks": 0,  # times that training went back to a checkpoint, with a lower learning rate
         }
     )
 
@@ -50,18 +50,18 @@ class State:
         return self.counts["step"]
 
     @property
-    def of_model(self) -> list[Optimizer]:
+    def model_optimizers(self) -> list[Optimizer]:
         return self.optimizers[:-1] if self.objective.discriminator is not None else self.optimizers
 
     @property
-    def of_discriminator(self) -> Optimizer | None:
+    def discriminator_optimizer(self) -> Optimizer | None:
         return self.optimizers[-1] if self.objective.discriminator is not None else None
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
         """Move the averaged weights towards the model's; what is counted, not learned, is copied."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(pieces(self.ema.parameters()), pieces(self.model.parameters()), 1 - decay)
+        torch._foreach_lerp_(to_local(self.ema.parameters()), to_local(self.model.parameters()), 1 - decay)
         for mine, its in zip(self.ema.buffers(), self.model.buffers(), strict=True):
             mine.copy_(its)
 

@@ -1,6 +1,6 @@
 """One training step: forward, the losses, backward, the optimizers, the averaged weights.
 
-A batch may come in parts (`accumulate`) and on several processes; the step is that of the whole batch.
+A batch may come in parts (`grad_accum_steps`) and on several processes; the step is that of the whole batch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tok1d.config.schema import TrainConfig
 from tok1d.data.dataset import to_float
 from tok1d.distributed import average_gradients
 from tok1d.losses.objective import ramp
-from tok1d.training.logbook import gradient_norms, statistics, summarise
-from tok1d.training.parallelize import average_whole_gradients, norm, pieces, unsynchronised
+from tok1d.training.logbook import gradient_norms, statistics, summarize
+from tok1d.training.parallelize import average_unsharded_gradients, no_sync, norm, to_local
 from tok1d.training.state import State
 
 
@@ -42,10 +42,10 @@ def train_step(
     state.model.quantizer.entropy_weight = ramp(
         config.entropy_weight, config.entropy_weight_end, state.step, config.entropy_decay_steps
     )
-    facts = []
+    numbers = []
     for number, part in enumerate(parts, 1):
         images = to_float(part)
-        with contextlib.nullcontext() if number == len(parts) else unsynchronised(network):
+        with contextlib.nullcontext() if number == len(parts) else no_sync(network):
             with accelerator.autocast():
                 output = network(images, num_tokens)
                 loss, terms = state.objective(output, images, state.step, state.model.decoder.last_layer)
@@ -56,10 +56,10 @@ def train_step(
             (loss / len(parts)).backward()
             terms |= more
         if logged:
-            facts.append(terms | statistics(output, images, codebook_size(state)))
-    average_whole_gradients(network)
+            numbers.append(terms | statistics(output, images, codebook_size(state)))
+    average_unsharded_gradients(network)
     average_gradients(state.objective.parameters())
-    record = summarise(facts) | gradient_norms(state.model) if logged else {}
+    record = summarize(numbers) | gradient_norms(state.model) if logged else {}
     before_update()
     grad_norm = update(state, config)
     return record | {"grad_norm": grad_norm} if logged else {}
@@ -67,20 +67,20 @@ def train_step(
 
 def update(state: State, config: TrainConfig) -> float:
     """Clip the gradients and move the weights, unless a gradient is not finite; returns the model's norm."""
-    grad_norm = clip(state.of_model, config.grad_clip)
+    grad_norm = clip(state.model_optimizers, config.grad_clip)
     finite = math.isfinite(grad_norm)
     if finite and state.objective.playing(state.step):
-        finite = math.isfinite(clip([state.of_discriminator], config.grad_clip))
+        finite = math.isfinite(clip([state.discriminator_optimizer], config.grad_clip))
     if finite:
-        for optimizer in state.of_model:
+        for optimizer in state.model_optimizers:
             optimizer.step()
         if state.objective.playing(state.step):
-            state.of_discriminator.step()
+            state.discriminator_optimizer.step()
         state.average(config.ema_decay)
     for optimizer in state.optimizers:
         optimizer.zero_grad()
     state.counts["skipped"] += not finite
-    state.counts["in_a_row"] = 0 if finite else state.counts["in_a_row"] + 1
+    state.counts["nonfinite_streak"] = 0 if finite else state.counts["nonfinite_streak"] + 1
     return grad_norm
 
 
@@ -91,7 +91,7 @@ def clip(optimizers: list[torch.optim.Optimizer], largest: float) -> float:
     grads = [p.grad for p in parameters if p.grad is not None]
     size = norm(grads)
     if size > largest:
-        torch._foreach_mul_(pieces(grads), largest / (size + 1e-6))
+        torch._foreach_mul_(to_local(grads), largest / (size + 1e-6))
     return size
 
 

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from tok1d.config.registry import Diagnosis
-from tok1d.config.schema import NOTEBOOKS, fields
+from tok1d.config.schema import configs_of, fields
 
 Params = dict[str, Any]
 
@@ -83,8 +83,8 @@ def fix_collapse(params: Params) -> list[str]:
 
 def fix_mean_image(params: Params) -> list[str]:
     tips = []
-    if params["elastic"] and params["elastic_full_share"] < 0.2:
-        tips.append("elastic_full_share=0.4, to learn with all tokens first")
+    if params["elastic"] and params["elastic_warmup_fraction"] < 0.2:
+        tips.append("elastic_warmup_fraction=0.4, to learn with all tokens first")
     if not params["token_mixing"]:
         tips.append("token_mixing=true")
     if params["quantizer"] == "kl":
@@ -119,7 +119,7 @@ Record = dict[str, float]
 LEAST = 4  # records that a complaint must last
 SKIPPED = 3  # steps without a finite gradient
 FALL = 3.0  # dB
-GREY = 6.0  # dB: images in 0 … 1 are never worse reconstructed by plain grey than 10 log10(1 / 0.25)
+GRAY = 6.0  # dB: images in 0 … 1 are never worse reconstructed by plain gray than 10 log10(1 / 0.25)
 EXPLOSION = 100  # times as large as before
 OVERFLOW = 1e4  # times the norm that gradients are clipped to
 DEAD = 1e-9  # of the largest gradient of another part
@@ -148,7 +148,7 @@ class Case:
     """The records so far, as the checks ask for them."""
 
     def __init__(self, records: list[Record], context: Context):
-        defaults = {name: field.default for name, field in fields(*NOTEBOOKS["train"]).items()}
+        defaults = {name: field.default for name, field in fields(*configs_of("train")).items()}
         self.records, self.params, self.parts = records, defaults | context.params, context.parts
         self.step = records[-1]["step"] if records else 0
         self.patience = min(max(self.params["steps"] // 100, 50), 1000)  # steps that a complaint must last
@@ -185,8 +185,8 @@ class Case:
             step = record["step"]
         return int(step)
 
-    def finds(self, name: str, since: int, evidence: str, **facts: Any) -> Diagnosis:
-        return Diagnosis(name, int(since), evidence, advice(name, self.params, **facts))
+    def finds(self, name: str, since: int, evidence: str, **details: Any) -> Diagnosis:
+        return Diagnosis(name, int(since), evidence, advice(name, self.params, **details))
 
 
 def percent(share: float) -> str:
@@ -219,11 +219,11 @@ def diverging(case: Case) -> Diagnosis | None:
     starts = range(0, len(records) - n + 1, max(1, len(records) // 200))
     best, at = max((median(r["psnr"] for r in records[i : i + n]), -i) for i in starts)
     peak = records[n // 2 - at]["step"]
-    limit = best - FALL if now <= best - FALL else GREY
+    limit = best - FALL if now <= best - FALL else GRAY
     if now > limit:
         return None
-    evidence = f"PSNR {now:.1f} dB, under the {GREY:.0f} dB of plain grey"
-    if limit != GREY:
+    evidence = f"PSNR {now:.1f} dB, under the {GRAY:.0f} dB of plain gray"
+    if limit != GRAY:
         evidence = f"PSNR {now:.1f} dB after {best:.1f} dB around step {peak:.0f}"
     since = case.since(lambda r: r.get("num_tokens", 0) < most or r.get("psnr", math.inf) <= limit)
     onset = next((r["step"] for r in case.records if "logits_fake" in r), math.inf)

@@ -2,7 +2,7 @@
 
 Every random choice of step `s` (images, crops, number of tokens, noise) is a pure function of (seed, s), and
 a checkpoint holds everything else, so a killed run ends with the weights it would have had. A step itself is
-in `tok1d.training.step`, what it minimises in `tok1d.losses.objective`.
+in `tok1d.training.step`, what it minimizes in `tok1d.losses.objective`.
 """
 
 from __future__ import annotations
@@ -16,28 +16,37 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from tok1d.config.schema import ConfigError, TokenizerConfig, TrainConfig
-from tok1d.data.dataset import Images
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import TokenizerConfig, TrainConfig
+from tok1d.data.dataset import ImageDataset
 from tok1d.data.loader import Loader
-from tok1d.distributed import Stopped, anywhere, everywhere, is_main, joined, same_everywhere, world_size
+from tok1d.distributed import (
+    Stopped,
+    all_ranks,
+    any_rank,
+    equal_on_all_ranks,
+    is_main,
+    process_group,
+    world_size,
+)
 from tok1d.environment import headless
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, RunError
 from tok1d.training.checkpoints import load_checkpoint, save_checkpoint, save_model
-from tok1d.training.initialize import add_parameters, start_model
+from tok1d.training.initialize import initialize_model, report_learning_parameters
 from tok1d.training.logbook import Logbook
 from tok1d.training.optim import set_learning_rate
-from tok1d.training.parallelize import tune, wrap
+from tok1d.training.parallelize import apply_compile_and_recompute, wrap
 from tok1d.training.state import State
 from tok1d.training.step import train_step
 from tok1d.training.symptoms import advice
 
-SETBACK = 0.3  # the learning rate's factor after going back to a checkpoint
+ROLLBACK_LR = 0.3  # the learning rate's factor after going back to a checkpoint
 
 
 def train(
     run: Run,
-    images: Images,
+    images: ImageDataset,
     tokenizer_config: TokenizerConfig,
     config: TrainConfig,
     on_log: Callable[[dict[str, float]], None] = lambda record: None,
@@ -48,9 +57,9 @@ def train(
     the averaged (EMA) weights, in eval mode. `on_log` receives each record of `metrics.jsonl`. Raises
     `ConfigError`, `RunError`, and `Stopped` when asked to stop.
     """
-    with joined(), stop_signals() as stop:
+    with process_group(), stop_signals() as stop:
         check_batch(config, world_size())
-        if not anywhere(run.has_model):
+        if not any_rank(run.has_model):
             with run.lock():
                 return loop(run, images, tokenizer_config, config, on_log, stop)
     print(f"{run.path} is trained already: loading it")
@@ -59,18 +68,18 @@ def train(
 
 def check_batch(config: TrainConfig, processes: int) -> None:
     """Raises `ConfigError` if a batch cannot be cut into equal parts for each process."""
-    parts = config.accumulate * processes
+    parts = config.grad_accum_steps * processes
     if config.batch_size % parts:
         near = -(-config.batch_size // parts) * parts
         raise ConfigError(
-            f"batch_size={config.batch_size} is no multiple of accumulate={config.accumulate} × {processes} "
-            f"processes: type batch_size={near}"
+            f"batch_size={config.batch_size} is no multiple of grad_accum_steps={config.grad_accum_steps} "
+            f"× {processes} processes: type batch_size={near}"
         )
 
 
 def loop(
     run: Run,
-    images: Images,
+    images: ImageDataset,
     tokenizer_config: TokenizerConfig,
     config: TrainConfig,
     on_log: Callable,
@@ -81,18 +90,18 @@ def loop(
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(config.seed)
     model = Tokenizer(tokenizer_config)
-    start_model(run, model, config)
+    initialize_model(run, model, config)
     state = State.new(model, config, accelerator.device)
-    tune(state.model, state.objective, config)
-    if not everywhere(continued(run, state)):
+    apply_compile_and_recompute(state.model, state.objective, config)
+    if not all_ranks(restore(run, state)):
         save_checkpoint(run, state)  # to go back to; and a full disk shows now, not hours from now
     network = wrap(state.model, accelerator)
     logbook = Logbook(run, state, config, on_log)
-    run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.facts)
+    run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.provenance)
 
     with Loader(images, config, accelerator.device, rank, world, state.step) as loader:
         for _ in progress(state, config.steps):
-            set_learning_rate(state.optimizers, state.step, config, SETBACK ** state.counts["setbacks"])
+            set_learning_rate(state.optimizers, state.step, config, ROLLBACK_LR ** state.counts["rollbacks"])
             torch.manual_seed(hash((config.seed, state.step, rank)) % 2**63)
             logged = (state.step + 1) % config.log_every == 0 or state.step + 1 == config.steps
             parts = loader.parts(state.step)
@@ -100,30 +109,30 @@ def loop(
             report = report_learning(run, state, config)
             record = train_step(state, network, parts, num_tokens, config, accelerator, logged, report)
             state.counts["step"] += 1
-            if state.counts["in_a_row"] >= config.nan_patience:
-                go_back(run, state, logbook)
+            if state.counts["nonfinite_streak"] >= config.nan_patience:
+                roll_back(run, state, logbook)
                 continue
             if logged:
-                lr = state.of_model[-1].param_groups[0]["lr"]
+                lr = state.model_optimizers[-1].param_groups[0]["lr"]
                 record = {"step": state.step, "num_tokens": num_tokens, "lr": lr} | record
                 record["skipped"] = state.counts["skipped"]
                 logbook.write(record, loader.waited)
-            stopping = anywhere(bool(stop))
+            stopping = any_rank(bool(stop))
             due = state.step % config.checkpoint_every == 0 or state.step == config.steps or stopping
-            if due and not state.counts["in_a_row"]:
+            if due and not state.counts["nonfinite_streak"]:
                 state.counts["seconds"] = logbook.seconds
                 save_checkpoint(run, state)
             if stopping and state.step < config.steps:
                 raise Stopped(f"stopped at step {state.step}; the same command continues from there")
     save_model(run, state.ema)
-    run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.facts)
+    run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.provenance)
     return state.ema.eval()
 
 
-def continued(run: Run, state: State) -> bool:
+def restore(run: Run, state: State) -> bool:
     """Fill `state` from the run's checkpoint; False if there is none."""
     found = load_checkpoint(run, state)
-    if not same_everywhere(state.step):
+    if not equal_on_all_ranks(state.step):
         raise RunError(
             f"the processes do not find the same checkpoint in {run.path}: "
             f"type outputs=FOLDER, a folder that all nodes share"
@@ -137,24 +146,24 @@ def report_learning(run: Run, state: State, config: TrainConfig) -> Callable[[],
     """
     if state.step != min(1, config.steps - 1):
         return lambda: None
-    return lambda: add_parameters(run, state.model, state.of_model)
+    return lambda: report_learning_parameters(run, state.model, state.model_optimizers)
 
 
-def go_back(run: Run, state: State, logbook: Logbook) -> None:
+def roll_back(run: Run, state: State, logbook: Logbook) -> None:
     """Restore the last checkpoint after too many steps without a finite gradient, and learn more slowly from
     there; the second time give up.
     """
-    step, setbacks, skipped = state.step, state.counts["setbacks"], state.counts["skipped"]
-    evidence = f"{state.counts['in_a_row']} steps in a row, up to step {step}, had no finite gradient"
-    if setbacks:
+    step, rollbacks, skipped = state.step, state.counts["rollbacks"], state.counts["skipped"]
+    evidence = f"{state.counts['nonfinite_streak']} steps in a row, up to step {step}, had no finite gradient"
+    if rollbacks:
         raise RunError(
             f"nan: {evidence}, again after a lower learning rate: {advice('nan', run.params)}, "
             f"and another run=NAME"
         )
     load_checkpoint(run, state)
-    state.counts |= {"setbacks": setbacks + 1, "skipped": skipped, "in_a_row": 0}
-    print(f"{evidence}: back to step {state.step}, from there at {SETBACK} of the learning rate")
-    logbook.went_back(evidence, step)
+    state.counts |= {"rollbacks": rollbacks + 1, "skipped": skipped, "nonfinite_streak": 0}
+    print(f"{evidence}: back to step {state.step}, from there at {ROLLBACK_LR} of the learning rate")
+    logbook.rolled_back(evidence, step)
 
 
 def precision(config: TrainConfig) -> str:
@@ -173,7 +182,7 @@ def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig
     after 10 % 20.28, from step 0 20.27 dB. `python -m benchmarks.elastic_schedules` draws the loss against
     the step: outputs/published/elastic-schedules.png.
     """
-    if not tokenizer.elastic or step < config.elastic_full_share * config.steps:
+    if not tokenizer.elastic or step < config.elastic_warmup_fraction * config.steps:
         return tokenizer.num_latent_tokens
     return int(np.random.default_rng((config.seed, 2, step)).choice(tokenizer.token_counts))
 

@@ -12,26 +12,19 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from tok1d.data.toy_roads.scene import (
-    SCENES,
     SNOW,
-    TIMES_OF_DAY,
-    WEATHER,
     Z_FAR,
-    SceneLabels,
-    labels,
     mix,
     sample_scene,
     shades,
 )
 from tok1d.data.toy_roads.things import things
 
-__all__ = ["SCENES", "TIMES_OF_DAY", "WEATHER", "SceneLabels", "draw", "labels"]
-
 SOFT = 80  # side of the small pictures that hold soft things: sky, ground, glow
 WARM, METAL = shades("ffd084 5c626a")
 
 
-def draw(index: int, size: int = 256, seed: int = 0) -> Image.Image:
+def draw_scene(index: int, size: int = 256, seed: int = 0) -> Image.Image:
     """Picture `index` of the data set with this seed, RGB, `size` x `size`, size 16..1024.
 
     Raises ValueError for a negative index or seed, or another size.
@@ -66,37 +59,37 @@ class Canvas:
         s = self.scene
         return s.vanish_x + s.focal * (x / z + s.bend * z), s.horizon + s.focal * (s.eye - y) / z
 
-    def tone(self, colour, z: float, gain: float = 1.0) -> tuple[int, ...]:
-        """A surface colour as seen: lit by the hour, faded by z metres of air."""
+    def tone(self, color, z: float, gain: float = 1.0) -> tuple[int, ...]:
+        """A surface color as seen: lit by the hour, faded by z metres of air."""
         fade, (i, j, k), (r, g, b) = exp(-z * self.light.air), self.light.ambient, self.light.haze
         lit, haze = gain * fade / 255, 1 - fade
-        x, y, z = colour
+        x, y, z = color
         return int(x * i * lit + r * haze), int(y * j * lit + g * haze), int(z * k * lit + b * haze)
 
-    def lamp_tone(self, colour, z: float) -> tuple[int, ...]:
-        """A lamp's colour as seen: it needs no light, and reaches further through the air."""
-        return tuple(map(int, mix(self.light.haze, colour, exp(-z * self.light.air * 0.5))))
+    def lamp_tone(self, color, z: float) -> tuple[int, ...]:
+        """A lamp's color as seen: it needs no light, and reaches further through the air."""
+        return tuple(map(int, mix(self.light.haze, color, exp(-z * self.light.air * 0.5))))
 
-    def poly(self, points, colour, mirror: int = 0) -> None:
-        """A polygon with corners (x, y, z), in a colour as seen."""
+    def poly(self, points, color, mirror: int = 0) -> None:
+        """A polygon with corners (x, y, z), in a color as seen."""
         pixels = [v * self.side for point in points for v in self.at(*point)]
-        self.pen.polygon(pixels, fill=colour)
+        self.pen.polygon(pixels, fill=color)
         if self.weather == "rainy":
             self.wet_pen.polygon(pixels, fill=mirror)
 
-    def face(self, z: float, corners, colour, gain: float = 1.0) -> None:
+    def face(self, z: float, corners, color, gain: float = 1.0) -> None:
         """A polygon that faces the camera."""
-        self.poly([(x, y, z) for x, y in corners], self.tone(colour, z, gain))
+        self.poly([(x, y, z) for x, y in corners], self.tone(color, z, gain))
 
-    def box(self, z: float, x0: float, x1: float, y0: float, y1: float, colour, gain: float = 1.0) -> None:
-        self.face(z, ((x0, y0), (x1, y0), (x1, y1), (x0, y1)), colour, gain)
+    def box(self, z: float, x0: float, x1: float, y0: float, y1: float, color, gain: float = 1.0) -> None:
+        self.face(z, ((x0, y0), (x1, y0), (x1, y1), (x0, y1)), color, gain)
 
-    def disc(self, x: float, y: float, z: float, rx: float, ry: float, colour) -> None:
-        """An ellipse in a colour as seen."""
+    def disc(self, x: float, y: float, z: float, rx: float, ry: float, color) -> None:
+        """An ellipse in a color as seen."""
         box = *self.at(x - rx, y + ry, z), *self.at(x + rx, y - ry, z)
-        self.pen.ellipse([v * self.side for v in box], fill=colour)
+        self.pen.ellipse([v * self.side for v in box], fill=color)
 
-    def ribbon(self, a, b, z0: float, z1: float, colour, gain: float = 1.0, mirror: int = 0) -> None:
+    def ribbon(self, a, b, z0: float, z1: float, color, gain: float = 1.0, mirror: int = 0) -> None:
         """The segment from corner a to b swept along the road from z0 to z1: lane marks, walls, roofs."""
         z0, z1 = max(z0, self.near), min(z1, Z_FAR)
         if z0 >= z1:
@@ -104,21 +97,21 @@ class Canvas:
         cuts = [z1, *(z for z in self.slices if z0 < z < z1), z0]
         for back, front in pairwise(cuts):
             corners = (*a, back), (*b, back), (*b, front), (*a, front)
-            self.poly(corners, self.tone(colour, (back * front) ** 0.5, gain), mirror)
+            self.poly(corners, self.tone(color, (back * front) ** 0.5, gain), mirror)
 
-    def glow(self, x, y, z, radius: float, colour, strength: float, stretch: float = 1.0) -> None:
+    def glow(self, x, y, z, radius: float, color, strength: float, stretch: float = 1.0) -> None:
         """Light around a lamp: fog widens it, a wet road repeats it below."""
         (px, py), low = self.at(x, y, z), self.at(x, -y, z)[1]
         r = max(radius * self.scene.focal / z, 0.006) * (1.7 if self.weather == "foggy" else 1)
-        shown = [c / 255 * strength * self.light.lamps * exp(-z * self.light.air * 0.5) for c in colour]
+        shown = [c / 255 * strength * self.light.lamps * exp(-z * self.light.air * 0.5) for c in color]
         self.glows.append((px, py, r, r * stretch, *shown))
         if self.weather == "rainy" and y > 0:
             self.glows.append((px, low, r * 0.7, r * 3, *[c * 0.45 for c in shown]))
 
-    def spot(self, x: float, y: float, r: float, colour, squash: float = 1.0, start: int = 0) -> None:
+    def spot(self, x: float, y: float, r: float, color, squash: float = 1.0, start: int = 0) -> None:
         """An ellipse placed on the picture, or its upper half when start is 180."""
         box = [v * self.side for v in (x - r, y - r * squash, x + r, y + r * squash)]
-        self.pen.chord(box, start, 360, fill=tuple(map(int, colour)))
+        self.pen.chord(box, start, 360, fill=tuple(map(int, color)))
 
 
 def noise(rng: np.random.Generator, *grids: tuple[int, int]) -> np.ndarray:
@@ -156,9 +149,9 @@ def sky(c: Canvas) -> None:
     for x, y, width in s.puffs if not c.night else ():  # lobes in shade, then in light a little higher
         lobes = [(t / 5, (0.23 - 0.028 * t * t) * rng.uniform(0.7, 1.3)) for t in (-2, -1, 0, 1, 2)]
         shade, sunlit = mix(low, mid, 0.35), mix(low, (255, 255, 255), 0.6)
-        for colour, lift, scale in ((shade, 0, 1.0), (sunlit, 0.04, 0.86)):
+        for color, lift, scale in ((shade, 0, 1.0), (sunlit, 0.04, 0.86)):
             for t, r in lobes:
-                c.spot(x + t * width, y - lift * width, max(r, 0.07) * width * scale, colour, 0.9, 180)
+                c.spot(x + t * width, y - lift * width, max(r, 0.07) * width * scale, color, 0.9, 180)
 
 
 def far(c: Canvas) -> None:
@@ -167,13 +160,13 @@ def far(c: Canvas) -> None:
     green = mix(s.road.ground if s.labels.scene != "city street" else s.foliage, s.foliage, 0.6)
     stone = SNOW if c.weather == "snowy" else mix(green, (84, 100, 132), 0.5)
     waves = np.array([1, 2, 3, 5, 9, 14])[:, None]
-    for z, share, colour in ((560, 1.0, stone), (260, 0.5, green)):
+    for z, share, color in ((560, 1.0, stone), (260, 0.5, green)):
         size, phase = rng.random((2, 6, 1))
         ridge = (size / (1 + waves * (1 - 0.7 * s.hills[1])) * np.sin(5 * waves * xs + 2 * pi * phase)).sum(0)
         ridge = s.horizon - s.hills[0] * share * (0.35 + 0.65 * (ridge - ridge.min()) / np.ptp(ridge))
         outline = np.stack([xs, ridge], axis=1).ravel().tolist()
         outline += 1, s.horizon + 0.02, 0, s.horizon + 0.02
-        c.pen.polygon([v * c.side for v in outline], fill=c.tone(colour, z))
+        c.pen.polygon([v * c.side for v in outline], fill=c.tone(color, z))
     x = -0.05
     while x < 1 and s.skyline:
         width, rise, tint, step = rng.random(4).tolist()
@@ -206,8 +199,8 @@ def road(c: Canvas) -> None:
     """Pavement, asphalt, wheel tracks, lane marks, kerbs: everything that runs along the road."""
     r, snowy, city = c.scene.road, c.weather == "snowy", c.scene.labels.scene == "city street"
 
-    def strip(x0: float, x1: float, colour, mirror: int = 0, z0: float = 0, z1: float = Z_FAR) -> None:
-        c.ribbon((x0, 0), (x1, 0), z0, z1, colour, 1.0, mirror)
+    def strip(x0: float, x1: float, color, mirror: int = 0, z0: float = 0, z1: float = Z_FAR) -> None:
+        c.ribbon((x0, 0), (x1, 0), z0, z1, color, 1.0, mirror)
 
     strip(r.verge - r.walk, r.right + r.walk, r.paving)
     if r.median:
@@ -220,7 +213,7 @@ def road(c: Canvas) -> None:
         x = r.left + i * r.lane
         for track in (x + r.lane / 2 - 0.8, x + r.lane / 2 + 0.8):
             strip(track - 0.3, track + 0.3, worn, 255)
-        if i and city and abs(x - r.centre) < 0.1:
+        if i and city and abs(x - r.center) < 0.1:
             strip(x - 0.26, x - 0.1, yellow if r.yellow else white)
             strip(x + 0.1, x + 0.26, yellow if r.yellow else white)
         elif i:

@@ -15,7 +15,7 @@ TIMES_OF_DAY = ("daytime", "dawn/dusk", "night")
 SCENES = ("city street", "highway", "residential")
 Z_FAR = 160.0  # metres; the road ends here, behind it stand hills and skyline
 
-Colour = tuple[float, float, float]  # RGB, 0..255
+Color = tuple[float, float, float]  # RGB, 0..255
 
 
 class SceneLabels(NamedTuple):
@@ -24,7 +24,7 @@ class SceneLabels(NamedTuple):
     scene: str
 
 
-def mix(a: Colour, b: Colour, share: float) -> Colour:
+def mix(a: Color, b: Color, share: float) -> Color:
     """`a` moved towards `b` by `share` 0..1."""
     return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share
 
@@ -33,9 +33,9 @@ def mix(a: Colour, b: Colour, share: float) -> Colour:
 class Light:
     """The light of one hour under one weather."""
 
-    sky: tuple[Colour, Colour, Colour]  # at the top, halfway, at the horizon
-    ambient: Colour  # how a white wall looks
-    haze: Colour  # what distance fades into
+    sky: tuple[Color, Color, Color]  # at the top, halfway, at the horizon
+    ambient: Color  # how a white wall looks
+    haze: Color  # what distance fades into
     air: float  # haze per metre
     lamps: float  # how strongly lamps shine, 0..1
     cover: float  # share of the sky under cloud, 0..1
@@ -48,15 +48,15 @@ class Road:
     left: float  # our roadway, oncoming lanes included unless there is a median
     right: float
     lane: float  # width of one lane
-    centre: float  # where the two directions meet; equals `left` on a highway
+    center: float  # where the two directions meet; equals `left` on a highway
     median: float  # a highway's strip of grass before the oncoming lanes, 0 elsewhere
     verge: float  # where the leftmost lane ends, oncoming ones included
     walk: float  # width of the pavement or hard shoulder
-    asphalt: Colour
-    paving: Colour
-    ground: Colour  # grass, earth, snow
+    asphalt: Color
+    paving: Color
+    ground: Color  # grass, earth, snow
     dash: tuple[float, float, float]  # length, gap, phase of the lane marks
-    yellow: bool  # the centre line's colour
+    yellow: bool  # the center line's color
     rail: bool  # a highway's crash barrier
 
 
@@ -70,7 +70,7 @@ class Thing:
     width: float
     height: float
     depth: float = 0.0
-    colour: Colour = (128, 128, 128)
+    color: Color = (128, 128, 128)
     bits: int = 0  # random bits for small decisions: which windows are lit, which shape a sign has
 
     @property
@@ -102,16 +102,16 @@ class Scene:
     skyline: float  # height, 0 for none
     puffs: tuple[tuple[float, float, float], ...]  # cumulus clouds: x, y, width on the picture
     wind: float  # slant of the rain
-    foliage: Colour
-    hood: Colour | None  # the bonnet of the camera's own car
+    foliage: Color
+    hood: Color | None  # the bonnet of the camera's own car
 
     def dice(self, purpose: int) -> np.random.Generator:
         """A generator of its own for one dense pattern (stars, flakes, cloud texture)."""
         return np.random.default_rng((*self.key, purpose))
 
 
-def shades(text: str) -> tuple[Colour, ...]:
-    """Colours from hexadecimal RGB."""
+def shades(text: str) -> tuple[Color, ...]:
+    """Colors from hexadecimal RGB."""
     return tuple(tuple(bytes.fromhex(word)) for word in text.split())
 
 
@@ -184,12 +184,12 @@ def sample_scene(index: int, seed: int = 0) -> Scene:
 def _light(rng: np.random.Generator, what: SceneLabels) -> Light:
     hour, (cover, air, bright, dark_day) = TIMES_OF_DAY.index(what.timeofday), AIR[what.weather]
     dim = 0.5 + bright / 2 if what.timeofday == "night" else bright
-    clear, grey = shades(one_of(rng, SKIES[what.timeofday].split(","))), shades(GREYS[hour])
-    sky = [mix((0, 0, 0), mix(a, b, cover * 0.9), dim) for a, b in zip(clear, grey, strict=True)]
+    clear, gray = shades(one_of(rng, SKIES[what.timeofday].split(","))), shades(GREYS[hour])
+    sky = [mix((0, 0, 0), mix(a, b, cover * 0.9), dim) for a, b in zip(clear, gray, strict=True)]
     if what.weather == "foggy":  # fog swallows the sky as well
-        sky = [mix(colour, sky[2], 0.75) for colour in sky]
+        sky = [mix(color, sky[2], 0.75) for color in sky]
     ambient = mix((0, 0, 0), AMBIENT[hour], dim)
-    ambient = mix(ambient, (sum(ambient) / 3,) * 3, 0.4 * cover)  # clouds scatter: less coloured light
+    ambient = mix(ambient, (sum(ambient) / 3,) * 3, 0.4 * cover)  # clouds scatter: less colored light
     return Light(
         tuple(sky),
         ambient,
@@ -205,8 +205,8 @@ def _road(rng: np.random.Generator, what: SceneLabels) -> Road:
     most = {"city street": 2, "highway": 4, "residential": 1}[what.scene]
     ours, theirs = int(dice(1 + highway, most + 1)), 0 if highway else int(dice(1, most + 1))
     lane, median = dice(3.2, 3.8), dice(3.5, 9) if highway else 0.0
-    centre = -(int(dice(0, ours)) + 0.5) * lane + dice(-0.4, 0.4)
-    left = centre - theirs * lane
+    center = -(int(dice(0, ours)) + 0.5) * lane + dice(-0.4, 0.4)
+    left = center - theirs * lane
     asphalt, paving = mix(one_of(rng, ASPHALT), (128, 124, 120), dice(0, 0.4)), one_of(rng, PAVING)
     ground = mix(one_of(rng, GRASS), one_of(rng, GRASS), 0.5)
     ground = mix(paving, (120, 120, 120), 0.3) if what.scene == "city street" else ground
@@ -216,13 +216,13 @@ def _road(rng: np.random.Generator, what: SceneLabels) -> Road:
     if what.weather == "snowy":
         asphalt, paving, ground = mix(asphalt, SNOW, 0.5), mix(paving, SNOW, 0.8), SNOW
     return Road(
-        left, centre + ours * lane, lane, centre, median, left - median - 3 * lane if highway else left,
+        left, center + ours * lane, lane, center, median, left - median - 3 * lane if highway else left,
         dice(2.2, 3.6) if what.scene == "city street" else dice(1.2, 2.2), asphalt, paving, ground,
         (dice(2.5, 4.5), dice(4.0, 7.5), dice(-8, 0)), rng.random() < 0.7, highway and rng.random() < 0.7,
     )  # fmt: skip
 
 
-def _things(rng: np.random.Generator, what: SceneLabels, road: Road, foliage: Colour) -> tuple[Thing, ...]:
+def _things(rng: np.random.Generator, what: SceneLabels, road: Road, foliage: Color) -> tuple[Thing, ...]:
     beside = {"city street": _city, "highway": _country, "residential": _suburb}[what.scene]
     things = _traffic(rng, what, road)
     for side, edge in ((-1, road.verge - road.walk), (1, road.right + road.walk)):
@@ -236,30 +236,30 @@ def _row(rng: np.random.Generator, start: float, end: float, low: float, high: f
     return ahead[ahead < end].tolist()
 
 
-def _one(rng: np.random.Generator, kind: str, *place: float, colour: Colour = (128, 128, 128)) -> Thing:
+def _one(rng: np.random.Generator, kind: str, *place: float, color: Color = (128, 128, 128)) -> Thing:
     """A thing with random bits; `place` is x, z, width, height, depth."""
-    return Thing(kind, *place, colour=colour, bits=int(rng.random() * 2**52))
+    return Thing(kind, *place, color=color, bits=int(rng.random() * 2**52))
 
 
-def _tree(rng: np.random.Generator, x: float, z: float, foliage: Colour, tallest: float) -> Thing:
+def _tree(rng: np.random.Generator, x: float, z: float, foliage: Color, tallest: float) -> Thing:
     height = rng.uniform(0.5, 1) * tallest
-    colour = mix(foliage, one_of(rng, FOLIAGE[:4]), rng.uniform(0, 0.5))
-    return _one(rng, "tree", x, z, height * rng.uniform(0.45, 0.7), height, colour=colour)
+    color = mix(foliage, one_of(rng, FOLIAGE[:4]), rng.uniform(0, 0.5))
+    return _one(rng, "tree", x, z, height * rng.uniform(0.45, 0.7), height, color=color)
 
 
-def _city(rng: np.random.Generator, side: int, edge: float, foliage: Colour) -> list[Thing]:
+def _city(rng: np.random.Generator, side: int, edge: float, foliage: Color) -> list[Thing]:
     dice, kerb, things, tall = rng.uniform, edge - side * 0.7, [], rng.uniform(9, 24)
     for z in _row(rng, dice(1, 6), 110, 12, 24):
-        colour, depth = mix(one_of(rng, WALLS), one_of(rng, WALLS), dice(0, 0.4)), dice(11, 18)
+        color, depth = mix(one_of(rng, WALLS), one_of(rng, WALLS), dice(0, 0.4)), dice(11, 18)
         height = tall * dice(0.5, 1.25)
-        things.append(_one(rng, "building", edge, z, 14, height, depth, colour=colour))
+        things.append(_one(rng, "building", edge, z, 14, height, depth, color=color))
     things += [Thing("lamp", kerb, z, 2.2, 7.5) for z in _row(rng, dice(9, 24), 90, 24, 24)]
     things += [_tree(rng, kerb, z, foliage, 7) for z in _row(rng, dice(8, 20), dice(0, 90), 9, 22)]
     things += [_one(rng, "signal", kerb, dice(13, 34), 3.4, 5.6)] * (side > 0 and rng.random() < 0.55)
     return things + [_one(rng, "sign", kerb, dice(8, 28), 0.8, 2.7)] * (rng.random() < 0.5)
 
 
-def _country(rng: np.random.Generator, side: int, edge: float, foliage: Colour) -> list[Thing]:
+def _country(rng: np.random.Generator, side: int, edge: float, foliage: Color) -> list[Thing]:
     dice, wood, gap = rng.uniform, rng.uniform(4, 18), rng.uniform(4, 14)
     rows = _row(rng, dice(8, 25), 120, gap * 0.5, gap * 1.5)
     things = [_tree(rng, edge + side * (wood + dice(0, 9)), z, foliage, 11) for z in rows]
@@ -269,12 +269,12 @@ def _country(rng: np.random.Generator, side: int, edge: float, foliage: Colour) 
     return things + [_one(rng, "sign", edge + side * 0.8, dice(9, 30), 1.2, 3)] * (rng.random() < 0.5)
 
 
-def _suburb(rng: np.random.Generator, side: int, edge: float, foliage: Colour) -> list[Thing]:
+def _suburb(rng: np.random.Generator, side: int, edge: float, foliage: Color) -> list[Thing]:
     dice, lawn, things = rng.uniform, rng.uniform(4, 8), []
     for z in _row(rng, dice(3, 12), 105, 13, 22):
-        colour = mix(one_of(rng, HOUSES), one_of(rng, WALLS), dice(0, 0.3))
+        color = mix(one_of(rng, HOUSES), one_of(rng, WALLS), dice(0, 0.3))
         place = edge + side * (lawn + dice(0, 2)), z, dice(7, 10), one_of(rng, (3.2, 5.6)), dice(8, 12)
-        things.append(_one(rng, "house", *place, colour=colour))
+        things.append(_one(rng, "house", *place, color=color))
     for z in _row(rng, dice(7, 16), 110, 6, 17):
         things.append(_tree(rng, edge + side * dice(1, lawn + 4), z, foliage, 9))
     things += [Thing("lamp", edge, z, 1.6, 5.2) for z in _row(rng, dice(12, 40), 90, 34, 34)]
@@ -284,8 +284,8 @@ def _suburb(rng: np.random.Generator, side: int, edge: float, foliage: Colour) -
 def _traffic(rng: np.random.Generator, what: SceneLabels, road: Road) -> list[Thing]:
     """Cars in every lane, `x` in their middle. Kind "rear" goes our way, "front" comes towards us."""
     dice, busy, things = rng.uniform, rng.uniform(14, 60), []
-    oncoming = road.left - road.median if road.median else road.centre
-    lanes = [("rear", road.centre + (i + 0.5) * road.lane) for i in range(4)]
+    oncoming = road.left - road.median if road.median else road.center
+    lanes = [("rear", road.center + (i + 0.5) * road.lane) for i in range(4)]
     lanes += [("front", oncoming - (i + 0.5) * road.lane) for i in range(3)]
     lanes += [("parked", road.right - 0.8)] * (what.scene == "residential" and rng.random() < 0.7)
     for kind, x in lanes:
@@ -293,6 +293,6 @@ def _traffic(rng: np.random.Generator, what: SceneLabels, road: Road) -> list[Th
             start = dice(9, 9 + busy) if abs(x) < 2 else dice(5, 5 + busy)
             for z in _row(rng, start, 85, 11 + busy * 0.3, 11 + busy * 1.5):
                 width, height, depth = one_of(rng, BODIES[:3] if kind == "parked" else BODIES)
-                colour = mix(one_of(rng, PAINTS), (150, 150, 150), dice(0, 0.2))
-                things.append(_one(rng, kind, x + dice(-0.3, 0.3), z, width, height, depth, colour=colour))
+                color = mix(one_of(rng, PAINTS), (150, 150, 150), dice(0, 0.2))
+                things.append(_one(rng, kind, x + dice(-0.3, 0.3), z, width, height, depth, color=color))
     return things

@@ -31,26 +31,26 @@ def window(c, t, i: int, a, b, z0: float, z1: float | None = None) -> None:
     if (z := max(z0, c.near)) >= (z1 or z0 + 0.01):
         return
     if c.light.lamps > 0.4 and (t.bits >> (i * 11 % 47)) % 16 < 8 * c.light.lamps:
-        colour = c.lamp_tone(mix(WARM, COOL, 0.5 * (i % 3 == 0)), z)
+        color = c.lamp_tone(mix(WARM, COOL, 0.5 * (i % 3 == 0)), z)
     else:
-        colour = c.tone(mix(GLASS, c.light.sky[1], 0.35), z)
-    c.poly([(*a, z), (b[0], a[1], z1 or z), (*b, z1 or z), (a[0], b[1], z)], colour)
+        color = c.tone(mix(GLASS, c.light.sky[1], 0.35), z)
+    c.poly([(*a, z), (b[0], a[1], z1 or z), (*b, z1 or z), (a[0], b[1], z)], color)
 
 
-def walls(c, t, colour=None, low: float = 0, out: float = 0) -> None:
+def walls(c, t, color=None, low: float = 0, out: float = 0) -> None:
     """The wall that faces the road and the one that faces the camera; the one away from the sun is darker."""
     front, flank = (0.8, 1.0) if (c.scene.sun[0] - 0.5) * t.side < 0 else (0.98, 0.8)
     x, back, top = t.x - t.side * out, t.x + t.side * t.width, t.height + out
-    c.ribbon((x, low), (x, top), t.z, t.z + t.depth, colour or t.colour, flank)
+    c.ribbon((x, low), (x, top), t.z, t.z + t.depth, color or t.color, flank)
     if t.z > c.near:
-        c.box(t.z, x, back, low, top, colour or t.colour, front)
+        c.box(t.z, x, back, low, top, color or t.color, front)
 
 
 def building(c, t) -> None:
     """A town house: storeys of windows above shops with awnings."""
     storey, bay, end = 3.2 + t.pick(3) * 0.3, 2.6 + t.pick(3, 1) * 0.7, t.z + t.depth
     walls(c, t)
-    walls(c, t, SNOW if c.weather == "snowy" else mix(t.colour, METAL, 0.4), t.height - 0.4, 0.25)
+    walls(c, t, SNOW if c.weather == "snowy" else mix(t.color, METAL, 0.4), t.height - 0.4, 0.25)
     if t.z > 60:
         return
     for i in range(int((t.height - 0.6) / storey)):
@@ -61,7 +61,7 @@ def building(c, t) -> None:
         for j in range(3 if i and t.z < 30 else 0):
             x = t.x + t.side * (j + 0.3) * bay
             window(c, t, i * 7 + j, (x, low), (x + t.side * bay * 0.45, high), t.z)
-    awning = mix(SHOPS[t.pick(5, 2)], t.colour, 0.2)
+    awning = mix(SHOPS[t.pick(5, 2)], t.color, 0.2)
     c.ribbon((t.x, 3.3), (t.x - t.side * 0.9, 2.7), t.z + 0.5, end - 0.5, awning)
 
 
@@ -71,7 +71,7 @@ def house(c, t) -> None:
     ridge = t.height + t.width * (0.28 + 0.08 * t.pick(3, 3))
     walls(c, t)
     gable = ((t.x, t.height), (middle, ridge), (back, t.height))
-    c.face(max(t.z, c.near), gable, t.colour, 0.8 if (c.scene.sun[0] - 0.5) * t.side < 0 else 0.98)
+    c.face(max(t.z, c.near), gable, t.color, 0.8 if (c.scene.sun[0] - 0.5) * t.side < 0 else 0.98)
     tiles = SNOW if c.weather == "snowy" else TILES[t.pick(4, 1)]
     c.ribbon((t.x - t.side * 0.5, t.height - 0.2), (middle, ridge + 0.15), t.z - 0.4, end, tiles, 0.9)
     if t.z > 60:
@@ -89,7 +89,7 @@ def house(c, t) -> None:
 def tree(c, t) -> None:
     """A conical, tall, or round tree, lit from the sun's side; snow lies on top of it."""
     kind, lean, w, h = t.pick(4), 1 if c.scene.sun[0] > 0.5 else -1, t.width, t.height
-    leaves = t.colour if kind else mix(t.colour, (52, 96, 72), 0.75)  # conifers know no autumn
+    leaves = t.color if kind else mix(t.color, (52, 96, 72), 0.75)  # conifers know no autumn
     dark, light = c.tone(leaves, t.z, 0.78), c.tone(leaves, t.z, 1.12)
     if snowy := c.weather == "snowy":
         dark, light = c.tone(SNOW, t.z), c.tone(leaves, t.z, 0.85)
@@ -108,9 +108,9 @@ def tree(c, t) -> None:
         else ((-0.28, 0.5, 0.26, 0.2), (0.28, 0.52, 0.25, 0.2), (0, 0.7, 0.34, 0.3))
     )
     shift, lift, scale = (0, -0.07, 0.94) if snowy else (lean * 0.08, 0.05, 0.74)
-    for colour, dx, dy, grow in ((dark, 0, 0, 1), (light, shift, lift, scale)):
+    for color, dx, dy, grow in ((dark, 0, 0, 1), (light, shift, lift, scale)):
         for x, y, rx, ry in lobes:
-            c.disc(t.x + (x + dx) * w, (y + dy) * h, t.z, rx * grow * w, ry * grow * h, colour)
+            c.disc(t.x + (x + dx) * w, (y + dy) * h, t.z, rx * grow * w, ry * grow * h, color)
 
 
 def lamp(c, t) -> None:
@@ -127,11 +127,11 @@ def lamp(c, t) -> None:
 
 def sign(c, t) -> None:
     """A road sign: warning diamond, give way, speed limit, or a blue disc."""
-    corners, turn, colours = SIGNS[t.pick(4)]
+    corners, turn, colors = SIGNS[t.pick(4)]
     c.box(t.z, t.x - 0.05, t.x + 0.05, 0, t.height, METAL)
     ring = [(sin(turn + 2 * pi * k / corners), cos(turn + 2 * pi * k / corners)) for k in range(corners)]
-    for colour, r in zip(shades(colours), (0.6 * t.width, 0.42 * t.width), strict=True):
-        c.face(t.z, [(t.x + r * p, t.height + r * q) for p, q in ring], colour)
+    for color, r in zip(shades(colors), (0.6 * t.width, 0.42 * t.width), strict=True):
+        c.face(t.z, [(t.x + r * p, t.height + r * q) for p, q in ring], color)
 
 
 def signal(c, t) -> None:
@@ -140,7 +140,7 @@ def signal(c, t) -> None:
     c.box(t.z, t.x - 0.1, t.x + 0.1, 0, t.height, METAL)
     c.box(t.z, tip, t.x, t.height - 0.15, t.height, METAL)
     c.box(t.z, tip - 0.28, tip + 0.28, y - 0.9, y + 0.7, DARK)
-    for i, colour in enumerate((RED, AMBER, GREEN)):
+    for i, color in enumerate((RED, AMBER, GREEN)):
         on = i == t.pick(3)
         c.disc(
             tip,
@@ -148,10 +148,10 @@ def signal(c, t) -> None:
             t.z,
             0.2,
             0.2,
-            c.lamp_tone(colour, t.z) if on else c.tone(METAL, t.z),
+            c.lamp_tone(color, t.z) if on else c.tone(METAL, t.z),
         )
         if on:
-            c.glow(tip, y + 0.42 - i * 0.5, t.z, 0.7, colour, 0.7)
+            c.glow(tip, y + 0.42 - i * 0.5, t.z, 0.7, color, 0.7)
 
 
 def gantry(c, t) -> None:
@@ -173,7 +173,7 @@ def car(c, t) -> None:
     """A car or truck: shadow, flank, wheels, then the end towards us with its lamps."""
     w, h, z, truck, coming = t.width / 2, t.height, t.z, t.height > 3, t.kind == "front"
     waist, hip, flank, end = 0.55 if truck else 0.58, 0.96 if truck else 0.72, t.x - w * t.side, z + t.depth
-    body, glass = mix(t.colour, (30, 32, 38), 0.35), mix((40, 50, 64), c.light.sky[1], 0.2)
+    body, glass = mix(t.color, (30, 32, 38), 0.35), mix((40, 50, 64), c.light.sky[1], 0.2)
     c.disc(t.x, 0.02, z, w * 1.12, 0.16, c.tone(c.scene.road.asphalt, z, 0.45))
     c.ribbon((flank, 0.0), (flank, 0.3), z, end, DARK)
     c.ribbon((flank, 0.2), (flank, h * (0.97 if truck else waist)), z, end, body)
@@ -188,16 +188,16 @@ def car(c, t) -> None:
             glass,
         )
 
-    def panel(colour, *corners) -> None:
-        c.face(z, [(t.x + u * w, v * h) for u, v in corners], colour)
+    def panel(color, *corners) -> None:
+        c.face(z, [(t.x + u * w, v * h) for u, v in corners], color)
 
-    def band(colour, low: float, high: float, wide: float, narrow: float) -> None:
-        panel(colour, (-wide, low), (-narrow, high), (narrow, high), (wide, low))
+    def band(color, low: float, high: float, wide: float, narrow: float) -> None:
+        panel(color, (-wide, low), (-narrow, high), (narrow, high), (wide, low))
 
     for u in (-0.8, 0.8):
         c.box(z, t.x + (u - 0.16) * w, t.x + (u + 0.16) * w, 0, 0.4, DARK)
-    band(t.colour, 0.14, waist, 1, 0.97)
-    band(t.colour, waist, 1, 0.96, hip)
+    band(t.color, 0.14, waist, 1, 0.97)
+    band(t.color, waist, 1, 0.96, hip)
     if coming or not truck:
         band(glass, waist + 0.03, 0.92, 0.82, hip - 0.06)
     else:
@@ -207,13 +207,13 @@ def car(c, t) -> None:
     band(body, 0.14, 0.26, 0.98, 0.98)
     c.box(z, t.x - 0.26, t.x + 0.26, h * 0.28, h * 0.28 + 0.14, (226, 226, 214))
     on, bright = c.light.lamps > 0.3 and t.kind != "parked", coming or t.pick(3) == 0
-    colour, y = shades("fff4d6")[0] if coming else RED, 0.8 if truck else h * (waist - 0.17)
+    color, y = shades("fff4d6")[0] if coming else RED, 0.8 if truck else h * (waist - 0.17)
     for x in (t.x - 0.8 * w, t.x + 0.8 * w):
-        c.box(z, x - 0.17, x + 0.17, y - 0.09, y + 0.09, mix(colour, METAL, 0.3))
+        c.box(z, x - 0.17, x + 0.17, y - 0.09, y + 0.09, mix(color, METAL, 0.3))
         if on:
             lens = ((x - 0.17, y - 0.09), (x + 0.17, y - 0.09), (x + 0.17, y + 0.09), (x - 0.17, y + 0.09))
-            c.poly([(*corner, z) for corner in lens], c.lamp_tone(colour, z))
-            c.glow(x, y, z, 0.45, colour, 1.0 if bright else 0.6)
+            c.poly([(*corner, z) for corner in lens], c.lamp_tone(color, z))
+            c.glow(x, y, z, 0.45, color, 1.0 if bright else 0.6)
     if on:
-        c.glow(t.x, y, z, 1.9, colour, 0.32 if bright else 0.16, 0.7)
-        c.glow(t.x, 0, z - 1.5, 1.9, colour, 0.25 if bright else 0.1, 0.3)
+        c.glow(t.x, y, z, 1.9, color, 0.32 if bright else 0.16, 0.7)
+        c.glow(t.x, 0, z - 1.5, 1.9, color, 0.25 if bright else 0.1, 0.3)

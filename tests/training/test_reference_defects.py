@@ -1,7 +1,7 @@
 """One test per defect of the repository this project started from; each fails if the defect is put back.
 
 Here: 1 positions lost, 2 a layer in no optimizer, 3 latent tokens alike, 4 LayerScale, pre-norm and
-normalisation lost, 5 an uninitialised baseline of another network, and of 9 the schedule that counts two
+normalisation lost, 5 an uninitialized baseline of another network, and of 9 the schedule that counts two
 optimizers. Elsewhere: the generator's gradient in the discriminator's step (6) in test_objective.py, resizing
 (7) in test_data.py, LPIPS left in training mode (9) in test_perceptual.py, and commitment's beta (9) in
 test_quantizers.py.
@@ -15,11 +15,11 @@ import torch
 from checkpoints import NANO, UPSTREAM, save_upstream
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 
-from tok1d.config.parse import parse
-from tok1d.config.schema import NOTEBOOKS, StartConfig, TokenizerConfig, TrainConfig
+from tok1d.config.parse import parse_train
+from tok1d.config.schema import StartConfig, TokenizerConfig, TrainConfig
 from tok1d.data.dataset import load_data
 from tok1d.models.encoder import Encoder
-from tok1d.models.pretrained import anatomy, start_encoder
+from tok1d.models.pretrained import anatomy, load_pretrained_encoder
 from tok1d.models.quantizers import QUANTIZERS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
@@ -35,7 +35,7 @@ def started(request, tmp_path):
     path, upstream = save_upstream(request.param, tmp_path, **NANO)
     config = TokenizerConfig(**SMALL, encoder_init=request.param)
     encoder = Encoder(config)
-    start_encoder(encoder, config, StartConfig(encoder_weights=str(path)))
+    load_pretrained_encoder(encoder, config, StartConfig(encoder_checkpoint=str(path)))
     return request.param, encoder, upstream
 
 
@@ -100,7 +100,7 @@ def test_4_layer_scale_pre_norm_patches_and_normalisation_are_kept(started):
 
 
 @pytest.mark.parametrize("init", ["mae", "dino"])
-def test_5_the_uninitialised_baseline_is_the_same_network(init):
+def test_5_the_uninitialized_baseline_is_the_same_network(init):
     """The same parameters and modules, and the same function once it is given the same weights."""
     config = TokenizerConfig(encoder_init=init)
     plain = anatomy(TokenizerConfig(encoder_size="B"))
@@ -118,9 +118,9 @@ def test_9_schedules_count_steps_and_not_optimizers(optimizer, tmp_path):
     """A run of 8 steps: at each the learning rate is that of the step, however many optimizers take it."""
     params = dict(SMALL, image_size=16, patch_size=8, outputs=str(tmp_path), toy_images=8, toy_val_images=2)
     params |= dict(optimizer=optimizer, steps=8, batch_size=2, warmup_steps=0, log_every=1, lr=1e-3)
-    configs = parse(params, *NOTEBOOKS["train"])
+    configs = parse_train(params)
     _, data, tokenizer, config, _ = configs
-    run = Run.start(*configs)
+    run = Run.open(*configs)
     images, _ = load_data(data, 16, run.cache)
     records = []
     train(run, images, tokenizer, config, on_log=records.append)
