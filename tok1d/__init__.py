@@ -1,6 +1,11 @@
-"""tok1d: a notebook-centric research workbench for 1D image tokenization."""
+"""tok1d: a notebook-centric research workbench for 1D image tokenization.
 
+from tok1d import Run, Tokenizer, evaluate, train     # imported when first used: torch takes seconds
+"""
+
+import importlib
 import os
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -9,3 +14,15 @@ __version__ = "0.1.0"
 # by default, 1.1 at 30,000 turns, 3.8 at 1,000; with both cores idle the default is up to a fifth faster than
 # 1,000.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+_PUBLIC = {
+    "Run": "tok1d.runs", "Tokenizer": "tok1d.models.tokenizer", "evaluate": "tok1d.evaluation.evaluate",
+    "train": "tok1d.training.train",
+}  # fmt: skip
+__all__ = ["Run", "Tokenizer", "evaluate", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"tok1d has no {name}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

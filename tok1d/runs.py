@@ -1,12 +1,29 @@
 """A run is a folder, and the folder is the truth.
 
-    outputs/<sweep>/<run>/
-        params.yaml      every parameter, resolved          metrics.jsonl   one record each `log_every` steps
-        train.ipynb      the executed notebook              last.ckpt       to continue from
-        model/           config.json, model.safetensors     eval.json       numbers with their card
-        recon/           the shown images                   manifest.json   code, versions, data, hardware
-        load_report.json where the encoder started from  diagnoses.json  what the doctor found, if anything
-        eval.parquet     the same for each image        done.json       written last: the run is finished
+In `outputs/<sweep>/<run>/`:
+
+| file | what | written by | read by |
+|---|---|---|---|
+| params.yaml | every parameter, resolved | `Run.open` | everybody |
+| train.ipynb, reconstruct.ipynb | the executed notebooks | `jupyter.execute` | `jupyter.report` |
+| load_report.json | where each weight came from, and which learned | `training.initialize` |
+`jupyter.tables`, doctor | | metrics.jsonl, timings.jsonl | a record each `log_every` steps; what a rerun
+repeats, what it does not | `training.logbook` | doctor, curves, figures |
+| diagnoses.json | what the doctor found, if anything | `training.doctor` | `tok1d doctor`, panel |
+| last.ckpt, previous.ckpt | to continue from | `training.checkpoints` | the same |
+| processes.log | what the processes of a training printed | `training.launch` | people |
+| model/ | config.json, model.safetensors, README.md | `training.checkpoints` | `Tokenizer.from_pretrained` |
+| eval.json, eval.parquet | numbers with their card; the same for each image | `evaluation.runs` | figures,
+tables, sweeps |
+| recon/ | the shown images | `figures.images` | figures |
+| manifest.json | code, versions, data, hardware, wall time | `Run.write_manifest` | figures, publish |
+| finished.json, then done.json | written last: the run is finished, and its notebook is saved | `Run.finish`
+| everybody |
+| cell.yaml, status.json, sweep.log | a run of a sweep: its parameters, sign of life, output | `sweeps.run`,
+`sweeps.cell` | `sweeps.table` |
+
+In `outputs/<sweep>/`: sweep.json (the plan), driver.txt (who runs it), results.csv, sweep_done.json,
+figures/, report.html, all by `tok1d.sweeps`.
 
 Every file is written under a temporary name and renamed, so none is ever half a file. One process
 writes at a time.
