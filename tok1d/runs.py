@@ -6,24 +6,21 @@ In `outputs/<sweep>/<run>/`:
 |---|---|---|---|
 | params.yaml | every parameter, resolved | `Run.open` | everybody |
 | train.ipynb, reconstruct.ipynb | the executed notebooks | `jupyter.execute` | `jupyter.report` |
-| load_report.json | where each weight came from, and which learned | `training.initialize` |
-`jupyter.tables`, doctor | | metrics.jsonl, timings.jsonl | a record each `log_every` steps; what a rerun
-repeats, what it does not | `training.logbook` | doctor, curves, figures |
+| load_report.json | where each weight came from, which learned | `training.initialize` | tables, doctor |
+| metrics.jsonl | a record each `log_every` steps | `training.logbook` | doctor, curves, figures |
+| timings.jsonl | what a rerun does not repeat of them | `training.logbook` | the same |
 | diagnoses.json | what the doctor found, if anything | `training.doctor` | `tok1d doctor`, panel |
 | last.ckpt, previous.ckpt | to continue from | `training.checkpoints` | the same |
 | processes.log | what the processes of a training printed | `training.launch` | people |
 | model/ | config.json, model.safetensors, README.md | `training.checkpoints` | `Tokenizer.from_pretrained` |
-| eval.json, eval.parquet | numbers with their card; the same for each image | `evaluation.runs` | figures,
-tables, sweeps |
+| eval.json, eval.parquet | numbers with their card; of each image | `evaluation.runs` | figures, sweeps |
 | recon/ | the shown images | `figures.images` | figures |
 | manifest.json | code, versions, data, hardware, wall time | `Run.write_manifest` | figures, publish |
-| finished.json, then done.json | written last: the run is finished, and its notebook is saved | `Run.finish`
-| everybody |
-| cell.yaml, status.json, sweep.log | a run of a sweep: its parameters, sign of life, output | `sweeps.run`,
-`sweeps.cell` | `sweeps.table` |
+| finished.json, done.json | written last: finished, and the notebook saved | `Run.finish` | everybody |
+| cell.yaml, status.json, sweep.log | parameters, sign of life, output in a sweep | `sweeps` | `sweeps.table` |
 
-In `outputs/<sweep>/`: sweep.json (the plan), driver.txt (who runs it), results.csv, sweep_done.json,
-figures/, report.html, all by `tok1d.sweeps`.
+In `outputs/<sweep>/`: sweep.json (the plan), driver.txt (who runs it), results.csv, sweep_done.json, figures/
+and report.html, all by `tok1d.sweeps`.
 
 Every file is written under a temporary name and renamed, so none is ever half a file. One process
 writes at a time.
