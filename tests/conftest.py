@@ -60,3 +60,15 @@ def plain(tmp_path):
         return tmp_path / "plain"
 
     return write
+
+
+# Which files `pytest -n 2` starts with, so that neither worker has a long one left at the end. A file's tests stay
+# in one worker, and with them the runs that they share; both files that start a Slurm are one group.
+SLOW = ["test_notebooks", "test_sweep", "test_slurm", "test_sweep_slurm", "test_processes", "test_train"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in item.path.stem else item.path.stem))
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))

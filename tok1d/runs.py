@@ -17,7 +17,7 @@ In `outputs/<sweep>/<run>/`:
 | recon/ | the shown images | `figures.images` | figures |
 | manifest.json | code, versions, data, hardware, wall time | `Run.write_manifest` | figures, publish |
 | finished.json, done.json | written last: finished, and the notebook saved | `Run.finish` | everybody |
-| cell.yaml, status.json, sweep.log | a run of a sweep: parameters, state, output | `sweeps` | `sweeps.table` |
+| cell.yaml, status.json, sweep.log | of a sweep: parameters, state, output | `sweeps` | `sweeps.table` |
 
 In `outputs/<sweep>/`: sweep.json (the plan), driver.txt (who runs it), results.csv, sweep_done.json, figures/
 and report.html, all by `tok1d.sweeps`.
