@@ -62,8 +62,8 @@ def plain(tmp_path):
     return write
 
 
-# Which files `pytest -n 2` starts with, so that neither worker has a long one left at the end. A file's tests stay
-# in one worker, and with them the runs that they share; both files that start a Slurm are one group.
+# Which files `pytest -n 2` starts with, so that neither worker has a long one left at the end. The tests of a
+# file stay in one worker, and with them the runs they share; both files that start a Slurm are one group.
 SLOW = ["test_notebooks", "test_sweep", "test_slurm", "test_sweep_slurm", "test_processes", "test_train"]
 
 
