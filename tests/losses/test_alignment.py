@@ -16,7 +16,9 @@ from tok1d.losses.alignment import build_alignment
 from tok1d.losses.frozen import loss_checkpoints
 from tok1d.models.tokenizer import Tokenizer
 
-TINY = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
+TINY = dict(
+    image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8, elastic=False
+)
 
 
 @pytest.fixture(autouse=True)

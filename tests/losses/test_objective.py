@@ -9,7 +9,12 @@ from tok1d.losses.objective import Objective, charbonnier
 from tok1d.models.tokenizer import Tokenizer
 
 SMALL = TokenizerConfig(
-    image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4
+    image_size=32,
+    patch_size=8,
+    encoder_size="nano",
+    decoder_size="nano",
+    num_latent_tokens=4,
+    elastic=False,
 )
 GAN = dict(adversarial_weight=0.1, l1_weight=0.5, charbonnier_weight=0.3)
 

@@ -15,7 +15,9 @@ from tok1d.models.decoder import Attention, CNNDecoder, ResBlock, Upsample
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers, is_map
 
-NANO = dict(encoder_size="nano", decoder_size="nano", num_latent_tokens=8, image_size=32, patch_size=8)
+NANO = dict(
+    encoder_size="nano", decoder_size="nano", num_latent_tokens=8, image_size=32, patch_size=8, elastic=False
+)
 CNN = NANO | dict(decoder_head="cnn", cnn_channels=32, cnn_multipliers=(1, 1, 1, 2), cnn_blocks=1)
 
 
@@ -54,10 +56,10 @@ def test_it_computes_what_transformers_vqgan_computes():
     assert want.std() > 0.1 and (ours(x) - want).abs().max() < 1e-4
 
 
-def test_it_is_the_seeds_at_its_size():
+def test_it_is_the_references_at_its_size():
     """VQGAN's at 256 px: channels 128 x 1, 1, 2, 2, 4 from pixels down, three blocks a level."""
     with torch.device("meta"):
-        decoder = CNNDecoder(TokenizerConfig(decoder_head="cnn"), 768)
+        decoder = CNNDecoder(TokenizerConfig(image_size=256, decoder_head="cnn"), 768)
         theirs = JanusVQVAEDecoder(JanusVQVAEConfig(latent_channels=768))
     assert sum(p.numel() for p in decoder.parameters()) == sum(p.numel() for p in theirs.parameters())
     kinds = [type(layer) for layer in decoder.layers]

@@ -20,7 +20,9 @@ from tok1d.runs import Run
 from tok1d.training.initialize import learning_report
 from tok1d.training.optim import build_optimizers, set_learning_rate
 
-TINY = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
+TINY = dict(
+    image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4, elastic=False
+)
 EXTRA = {  # what each network has that a plain ViT-B/16 has not, or the other way round
     "mae": set(),
     "dino": set(),

@@ -16,7 +16,9 @@ from tok1d.models.quantizers import QUANTIZERS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers
 
-TINY = dict(image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4)
+TINY = dict(
+    image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4, elastic=False
+)
 
 
 # ---------------------------------------------------------------------------------------------- the contract
@@ -186,7 +188,9 @@ def test_muon_gets_maps_and_no_tables(name):
 def test_kl_says_what_to_do_instead_of_ids():
     tokenizer, images = Tokenizer(TokenizerConfig(**TINY, quantizer="kl")).eval(), torch.rand(1, 3, 16, 16)
     for call in (lambda: tokenizer.encode(images), lambda: tokenizer.decode_ids(torch.zeros(1, 4).long())):
-        with pytest.raises(ValueError, match=r"no ids: take codes = tokenizer\.quantize\(images\)\.codes"):
+        with pytest.raises(
+            ValueError, match=r"no ids: take codes = tokenizer\.encode_codes\(images\)\.codes"
+        ):
             call()
     assert tokenizer.decode(tokenizer.encode_codes(images).codes).shape == images.shape
 

@@ -10,7 +10,9 @@ from tok1d.models.quantizers import QUANTIZERS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers
 
-TINY = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
+TINY = dict(
+    image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8, elastic=False
+)
 
 
 def build(**changes) -> Tokenizer:
@@ -105,6 +107,9 @@ def test_counts_that_cannot_be_had_say_what_to_type(images):
 @torch.no_grad()
 def test_full_size(tokens):
     """256 px, ViT-S/16, the reference's token counts, without change."""
-    tokenizer = Tokenizer(TokenizerConfig(num_latent_tokens=tokens)).eval()
+    config = TokenizerConfig(
+        image_size=256, encoder_size="S", decoder_size="S", elastic=False, num_latent_tokens=tokens
+    )
+    tokenizer = Tokenizer(config).eval()
     output = tokenizer(torch.rand(1, 3, 256, 256))
     assert output.images.shape == (1, 3, 256, 256) and output.ids.shape == (1, tokens)

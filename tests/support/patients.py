@@ -31,9 +31,17 @@ def at(step: int, before, after):
 COLLAPSED = dict(token_variation=lambda s: 1e-4 if 100 <= s < 200 else 0.5)
 
 
+LONG = dict(
+    encoder_size="S", decoder_size="S", image_size=256, elastic=False, steps=10_000, batch_size=64,
+    optimizer="adamw",
+)  # fmt: skip
+
+
 def start_run(outputs: Path) -> Run:
     """A run folder without records."""
-    return Run.open(*parse_train({"outputs": outputs, "quantizer": "vq", "entropy_weight": 0}))
+    return Run.open(
+        *parse_train(LONG | {"outputs": outputs, "run": "run", "quantizer": "vq", "entropy_weight": 0})
+    )
 
 
 def write(run: Run, rows: list[dict], name: str = "metrics.jsonl") -> None:

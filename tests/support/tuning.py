@@ -6,7 +6,9 @@ from tok1d.config.schema import StartConfig, TokenizerConfig
 from tok1d.models.finetune import load_from_tokenizer
 from tok1d.models.tokenizer import Tokenizer
 
-SMALL = dict(image_size=16, patch_size=4, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
+SMALL = dict(
+    image_size=16, patch_size=4, encoder_size="nano", decoder_size="nano", num_latent_tokens=8, elastic=False
+)
 
 
 def fresh(**params) -> Tokenizer:

@@ -19,7 +19,9 @@ from tok1d.training.train import train
 
 
 def fresh(**params) -> State:
-    return State.new(Tokenizer(TokenizerConfig(**SMALL | params)), TrainConfig(), torch.device("cpu"))
+    return State.new(
+        Tokenizer(TokenizerConfig(**SMALL | params)), TrainConfig(optimizer="adamw"), torch.device("cpu")
+    )
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from patients import COLLAPSED, PLAYING, WELL, at, records, start_run, write
+from patients import COLLAPSED, LONG, PLAYING, WELL, at, records, start_run, write
 
 from tok1d.cli import main
 from tok1d.config.fields import ConfigError
@@ -136,7 +136,7 @@ COMPLAINTS = {
     ("name", "columns", "params", "since", "evidence", "tip"), COMPLAINTS.values(), ids=COMPLAINTS
 )
 def test_a_complaint_in_plain_words_with_what_to_type(name, columns, params, since, evidence, tip):
-    found = {d.name: d for d in examine(records(**columns), context=Context(params))}
+    found = {d.name: d for d in examine(records(**columns), context=Context(LONG | params))}
     assert name in found, found
     diagnosis = found[name]
     assert (diagnosis.since_step, evidence in diagnosis.evidence, tip in diagnosis.advice) == (
@@ -180,7 +180,7 @@ FINE = {
 
 @pytest.mark.parametrize(("columns", "params"), FINE.values(), ids=FINE)
 def test_no_complaint(columns, params):
-    assert examine(records(**columns), context=Context(params)) == []
+    assert examine(records(**columns), context=Context(LONG | params)) == []
 
 
 def test_no_record_no_complaint():

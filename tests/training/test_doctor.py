@@ -18,7 +18,8 @@ from tok1d.training.train import train
 FRAMES = REPO.parent / "shared" / "data" / "indian-roads"
 TINY = dict(
     image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8, toy_images=64,
-    toy_val_images=4, steps=200, batch_size=8, log_every=5, checkpoint_every=1000,
+    toy_val_images=4, steps=200, batch_size=8, log_every=5, checkpoint_every=1000, elastic=False,
+    optimizer="adamw",
 )  # fmt: skip
 VQ = dict(quantizer="vq", codebook_size=256)
 NO_ENTROPY = VQ | dict(entropy_weight=0, entropy_weight_end=0)

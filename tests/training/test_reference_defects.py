@@ -26,7 +26,14 @@ from tok1d.runs import Run
 from tok1d.training.optim import build_optimizers
 from tok1d.training.train import train
 
-SMALL = dict(image_size=256, patch_size=16, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
+SMALL = dict(
+    image_size=256,
+    patch_size=16,
+    encoder_size="nano",
+    decoder_size="nano",
+    num_latent_tokens=8,
+    elastic=False,
+)
 
 
 @pytest.fixture(params=UPSTREAM)
