@@ -4,8 +4,8 @@ python -m benchmarks.loader             400 toy roads, saved as JPEG files of 12
 python -m benchmarks.loader FOLDER      the JPEG files of a folder, repeated to as many (FOLDER 900: to 900)
 
 Each is a process of its own, by turns, and the medians are shown. "Per core" counts processor time of all
-threads, so other work on the machine counts little. First it is checked that the pixels are the same, bit
-for bit. The resize compiled for sets of over 2000 images is used, without the seconds that compiling takes.
+threads, so other work on the machine counts little. First it is checked that the pixels are torchvision's of
+tensors, bit for bit; the ImageFolder that is timed resizes by Pillow, as usual. Last comes the resize alone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:  # the processes that measure import what they need
     from torch import Tensor
@@ -43,21 +46,21 @@ def main(folder: str = "", images: str = "400") -> None:
         ways: dict[str, Callable[[Path, Path], float]] = {
             "ImageFolder": time_image_folder, "ours, first epoch": time_first_epoch,
             "ours, from the cache": time_cached_epoch,
+            "Pillow's resize": time_pillow_resize, "our resize": time_our_resize,
         }  # fmt: skip
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(TURNS):
             for name, way in ways.items():
-                with multiprocessing.get_context("spawn").Pool(1) as pool:  # none profits from another
-                    rates[name].append(pool.apply(way, (data, cache)))
+                spawn = multiprocessing.get_context("spawn")
+                with ProcessPoolExecutor(1, mp_context=spawn) as pool:  # none profits from another
+                    rates[name].append(pool.submit(way, data, cache).result())
+    pillows, ours = (1000 / median(rates.pop(name)) for name in ("Pillow's resize", "our resize"))
     base = median(rates["ImageFolder"])
-    from tok1d.data.decode import quick_resize
-
-    if quick_resize() is None:
-        print("without numba, images are resized by Pillow: pip install numba for three times its speed")
     print(f"{int(images)} JPEG files -> batches of {BATCH} at {SIZE} px")
     print(f"{'':24}{'images/s per core':>20}{'times ImageFolder':>20}")
     for name, values in rates.items():
         print(f"{name:24}{median(values):20.0f}{median(values) / base:20.1f}")
+    print(f"resize alone: {ours:.2f} ms, {pillows / ours:.1f} times as fast as Pillow's {pillows:.2f} ms")
 
 
 def repeat(folder: Path, to: Path, count: int) -> None:
@@ -80,50 +83,50 @@ def draw_scene(to: Path, count: int, different: int = 40) -> None:
         repeat(Path(temporary), to, count)
 
 
-def image_folder(data: Path, random: bool) -> Iterable[list[Tensor]]:
-    """ImageFolder with our resize rule, and a loader of its batches: floats [B, 3, S, S] in 0 … 1."""
+def image_folder(data: Path, tensors: bool = False) -> Iterable[list[Tensor]]:
+    """ImageFolder and a loader of its batches: random crops by Pillow, floats [B, 3, S, S] in 0 … 1.
+
+    `tensors`: center crops in order by our resize rule, uint8.
+    """
     import torch
     from torchvision import datasets, transforms
-    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import v2
 
-    crop = [transforms.RandomCrop(SIZE), transforms.RandomHorizontalFlip()]
-    rule = transforms.Compose([
-        transforms.Resize(SIZE, InterpolationMode.BICUBIC, antialias=True),
-        *(crop if random else [transforms.CenterCrop(SIZE)]),
-        transforms.ToTensor(),
-    ])  # fmt: skip
+    resize = v2.Resize(SIZE, v2.InterpolationMode.BICUBIC, antialias=True)
+    if tensors:
+        rule = [v2.PILToTensor(), resize, v2.CenterCrop(SIZE)]
+    else:
+        rule = [resize, v2.RandomCrop(SIZE), v2.RandomHorizontalFlip(), transforms.ToTensor()]
     torch.set_num_threads(1)
-    return torch.utils.data.DataLoader(datasets.ImageFolder(data, rule), BATCH, shuffle=random)
+    images = datasets.ImageFolder(data, v2.Compose(rule))
+    return torch.utils.data.DataLoader(images, BATCH, shuffle=not tensors)
 
 
 def our_images(data: Path, cache: Path, limit: int = 0) -> ImageDataset:
     import torch
 
     from tok1d.config.schema import DataConfig
-    from tok1d.data import dataset as tok1d_data
+    from tok1d.data.dataset import load_images
     from tok1d.data.sources import find_sources
 
     torch.set_num_threads(1)
-    tok1d_data.MANY = 0  # as for a large set
     source, rest = find_sources(DataConfig(data=str(data)), SIZE, cache)
     names = (source.names + rest.names)[: limit or None]
-    return tok1d_data.load_images(source._replace(names=names), SIZE, cache)
+    return load_images(source._replace(names=names), SIZE, cache)
 
 
 def assert_same_pixels(data: Path, cache: Path) -> None:
     import torch
 
-    from tok1d.data.dataset import to_float
-
     ours = our_images(data, cache)
-    for theirs, mine in zip(image_folder(data, random=False), ours.batches(BATCH), strict=True):
-        if not torch.equal(theirs[0], to_float(mine)):
+    for theirs, mine in zip(image_folder(data, tensors=True), ours.batches(BATCH), strict=True):
+        if not torch.equal(theirs[0], mine):
             sys.exit("the pixels differ from torchvision's")
 
 
 def time_image_folder(data: Path, cache: Path) -> float:
     """Images a second of an epoch of random crops."""
-    loader = image_folder(data, random=True)
+    loader = image_folder(data)
     next(iter(loader))  # the first one warms up
     began = time.process_time()
     count = sum(len(images) for images, _ in loader)
@@ -133,7 +136,7 @@ def time_image_folder(data: Path, cache: Path) -> float:
 def time_first_epoch(data: Path, cache: Path) -> float:
     """Decoding into the cache, then an epoch of random crops."""
     shutil.rmtree(cache, ignore_errors=True)
-    our_epoch(our_images(data, cache, limit=BATCH))  # the first ones warm up: imports, what is compiled
+    our_epoch(our_images(data, cache, limit=BATCH))  # the first ones warm up: imports
     began = time.process_time()
     return our_epoch(our_images(data, cache)) / (time.process_time() - began)
 
@@ -142,6 +145,40 @@ def time_cached_epoch(data: Path, cache: Path) -> float:
     images = our_images(data, cache)
     began = time.process_time()
     return our_epoch(images) / (time.process_time() - began)
+
+
+def time_pillow_resize(data: Path, cache: Path) -> float:
+    """Pictures a second, one thread."""
+    from PIL import Image
+
+    def by_pillow(picture: Image.Image) -> None:
+        width, height = (int(SIZE * side / min(picture.size)) for side in picture.size)
+        picture.resize((width, height), Image.Resampling.BICUBIC)
+
+    return pictures_a_second(by_pillow, [Image.fromarray(pixels) for pixels in pictures(data)])
+
+
+def time_our_resize(data: Path, cache: Path) -> float:
+    from tok1d.data.decode import resize
+
+    return pictures_a_second(lambda pixels: resize(pixels, SIZE), pictures(data))
+
+
+def pictures(data: Path, count: int = 20) -> list[np.ndarray]:
+    """The first files' pixels, uint8 [H, W, 3]."""
+    from tok1d.data.decode import read_image
+
+    return [np.array(read_image(path)[0]) for path in sorted((data / "one class").iterdir())[:count]]
+
+
+def pictures_a_second(resize: Callable, pictures: list, times: int = 10) -> float:
+    for picture in pictures:  # warms up
+        resize(picture)
+    began = time.process_time()
+    for _ in range(times):
+        for picture in pictures:
+            resize(picture)
+    return times * len(pictures) / (time.process_time() - began)
 
 
 def our_epoch(images: ImageDataset) -> int:

@@ -73,7 +73,7 @@ class Photographs(ImageDataset):
     rule: str = ImageDataset.rule
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return self.make(np.asarray(read_image(self.folder / self.names[i])[0]))
+        return self.make(np.array(read_image(self.folder / self.names[i])[0]))
 
     def by(self, rule: str, make: Callable[[np.ndarray], np.ndarray]) -> Photographs:
         return replace(self, rule=rule, make=make)

@@ -10,7 +10,7 @@ from benchmarks import loader
 @pytest.fixture
 def data(tmp_path):
     (tmp_path / "data/one class").mkdir(parents=True)
-    loader.draw(tmp_path / "data/one class", 5, different=2)
+    loader.draw_scene(tmp_path / "data/one class", 5, different=2)
     return tmp_path / "data"
 
 
@@ -20,7 +20,7 @@ def test_files_and_pixels(data, tmp_path, monkeypatch):
     assert len(files) == 5 and {Image.open(file).size for file in files} == {(1280, 720)}
     assert files[0].read_bytes() == files[2].read_bytes() != files[1].read_bytes()
     loader.assert_same_pixels(data, tmp_path / "cache")
-    monkeypatch.setattr("tok1d.data.dataset.to_float", lambda images: images.float() / 254)
+    monkeypatch.setattr("tok1d.data.dataset.center_crop", lambda pixels, size: pixels[:size, :size])
     with pytest.raises(SystemExit, match="the pixels differ"):
         loader.assert_same_pixels(data, tmp_path / "cache")
     torch.set_num_threads(threads)

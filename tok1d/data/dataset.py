@@ -118,8 +118,7 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
-CACHE_VERSION = 2  # changes with the resize rule
-MANY = 2000  # images from which it pays to compile a quicker resize
+CACHE_VERSION = 3  # changes with the resize rule
 DAY = 24 * 3600
 
 
@@ -155,7 +154,7 @@ class StreamedDataset(ImageDataset):
         while True:
             name = self.names[i]
             try:
-                return resize(self.source.read(name)[0], self.size, quick=len(self) >= MANY)
+                return resize(self.source.read(name)[0], self.size)
             except Unreadable as error:
                 if name not in self.unreadable:
                     self.unreadable[name] = str(error)
@@ -224,13 +223,12 @@ def _decode(source: Source, size: int, folder: Path) -> None:
     _remove_abandoned(folder.parent)
     temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir(parents=True)
-    quick = len(source.names) >= MANY
     names, shapes, unreadable, content = [], [], {}, hashlib.sha256()
 
     def decode(name: str) -> tuple[np.ndarray, str] | str:
         try:
             picture, digest = source.read(name)
-            return resize(picture, size, quick), digest
+            return resize(picture, size), digest
         except Unreadable as error:
             return str(error)
 

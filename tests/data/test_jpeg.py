@@ -1,4 +1,4 @@
-"""The quick ways from a JPEG file to resized pixels give Pillow's, bit for bit."""
+"""The quick way from a JPEG file to its pixels gives Pillow's, bit for bit."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tok1d.data.decode import Unreadable, decode, is_plain_jpeg, quick_resize, resize
+from tok1d.data.decode import Unreadable, decode, is_plain_jpeg
 
 
 def jpeg(width: int, height: int, **options) -> bytes:
@@ -64,25 +64,3 @@ def test_which_jpegs_are_plain():
         Image.new(mode, (20, 20)).save(raw, "JPEG")
         with Image.open(raw) as image:
             assert not is_plain_jpeg(image)
-
-
-def test_quick_resize_is_pillows():
-    pytest.importorskip("numba")
-    assert quick_resize() is not None
-    rng = np.random.default_rng(0)
-    for _ in range(60):
-        height, width = rng.integers(8, 200, 2)
-        size = int(rng.integers(8, 200))
-        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
-        if rng.random() < 0.5:
-            pixels = 255 * (pixels > 127).astype(np.uint8)  # overshoots are clipped
-        assert (resize(pixels, size, quick=True) == resize(pixels, size)).all(), (height, width, size)
-        assert (resize(Image.fromarray(pixels), size, quick=True) == resize(pixels, size)).all()
-
-
-def test_quick_resize_finds_pillows_order_of_passes():
-    pytest.importorskip("numba")
-    from tok1d.data.quick_resize import _order
-
-    for sizes in [(720, 1280, 455, 256), (1280, 720, 256, 455), (30, 90, 48, 16), (300, 20, 16, 240)]:
-        assert _order(*sizes) is not None, sizes  # otherwise Pillow does all the work
