@@ -92,3 +92,10 @@ def test_tables_print_an_interval_after_its_number():
     ]
     assert "| 4 | 21.46\u00a0(21.00\u00a0…\u00a022.00) |  |" in show_table(rows).data
     assert table_lines(rows)[-1].endswith("12.30") and NUMBERS["kid"].label in table_lines(rows)[0]
+
+
+def test_an_arrow_says_which_end_is_good():
+    """Also of precision and recall, which are better higher though they come from distances of features."""
+    assert {name for name, number in NUMBERS.items() if not number.higher_is_better} == {
+        "lpips", "vgg_distance", "rfid", "rfid_infinity", "kid", "frechet_dinov2",
+    }  # fmt: skip

@@ -86,55 +86,74 @@ def timm_name(init: str, size: str) -> str:
     return models.get(size, models["B"])
 
 
-class Metric(NamedTuple):
+class Number(NamedTuple):
+    """One number of an evaluation: `scale` times it is shown, with `digits`."""
+
     label: str
-    case: str = ""  # the column of the per-image table that tells good images from bad ones
-    bad: str = "low"  # which end of that column is the bad one
+    higher_is_better: bool = True
     digits: int = 3
-    scale: float = 1.0  # it is shown times this
+    scale: float = 1.0
+    published: bool = False  # a column of the README's table of results
+    column: str = (
+        ""  # of the per-image table, that tells good images from bad ones; empty: see `image_column`
+    )
 
 
-NUMBERS = {
-    "psnr": Metric("PSNR (dB)", "psnr", digits=2),
-    "ssim": Metric("SSIM", "ssim"),
-    "ms_ssim": Metric("MS-SSIM", "ms_ssim"),
-    "lpips": Metric("LPIPS (VGG16)", "lpips", "high"),
-    "vgg_distance": Metric("VGG16 distance, not LPIPS", "vgg_distance", "high"),
-    "rfid": Metric("rFID", "inception_shift", "high", 2),
-    "rfid_infinity": Metric("rFID∞", "inception_shift", "high", 2),
-    "kid": Metric("KID × 10³", "inception_shift", "high", 2, 1e3),
-    "precision": Metric("precision", "inception_shift", "high"),
-    "recall": Metric("recall", "inception_shift", "high"),
-    "density": Metric("density", "inception_shift", "high"),
-    "coverage": Metric("coverage", "inception_shift", "high"),
-    "frechet_dinov2": Metric("Fréchet distance, DINOv2", "dinov2_shift", "high", 2),
-    "code_usage": Metric("codes used", "different_codes"),
-    "code_perplexity": Metric("code perplexity", "different_codes", digits=0),
-}
+class Metric(NamedTuple):
+    """What `metrics` takes, and the numbers that it gives. Its function is in `tok1d.evaluation`, by the same
+    name: in `image_metrics`, or with a `network` in `set_metrics`.
+    """
 
-# What `metrics` takes, and which numbers each gives
-MEASURABLE = {
-    "psnr": ("psnr",),
-    "ssim": ("ssim",),
-    "ms_ssim": ("ms_ssim",),
-    "lpips": ("lpips", "vgg_distance"),
-    "rfid": ("rfid",),
-    "rfid_infinity": ("rfid_infinity",),
-    "kid": ("kid",),
-    "prdc": ("precision", "recall", "density", "coverage"),
-    "frechet_dinov2": ("frechet_dinov2",),
-}
-CHANGES_NO_NUMBER = ("eval_batch_size", "eval_devices", "show_images")  # parameters of an evaluation
-NEEDS = {  # whose features
-    "rfid": "inception", "rfid_infinity": "inception", "kid": "inception", "prdc": "inception",
-    "frechet_dinov2": "dinov2",
+    card: str  # what the card says that it is; empty: its weights say it
+    numbers: dict[str, Number]
+    network: str = ""  # a distance of sets, of this network's features: see `tok1d.evaluation.features`
+    halves: bool = False  # its intervals come from random halves of the images
+
+
+WINDOW = "Gaussian window of 11 pixels, data range 1, as torchmetrics"
+METRICS = {
+    "psnr": Metric("PSNR, dB, mean over images, at most 100", {
+        "psnr": Number("PSNR (dB)", digits=2, published=True),
+    }),
+    "ssim": Metric(f"SSIM, mean over images, {WINDOW}", {"ssim": Number("SSIM", published=True)}),
+    "ms_ssim": Metric(f"MS-SSIM of 5 scales, mean over images, {WINDOW}", {
+        "ms_ssim": Number("MS-SSIM", published=True),
+    }),
+    "lpips": Metric("", {
+        "lpips": Number("LPIPS (VGG16)", higher_is_better=False, published=True),
+        "vgg_distance": Number("VGG16 distance, not LPIPS", higher_is_better=False),
+    }),
+    "rfid": Metric("Fréchet distance of Inception's features (FID)", {
+        "rfid": Number("rFID", higher_is_better=False, digits=2, published=True),
+    }, network="inception"),
+    "rfid_infinity": Metric("FID∞: a line through the FIDs of 15 subset sizes, followed to 1 / N = 0", {
+        "rfid_infinity": Number("rFID∞", higher_is_better=False, digits=2),
+    }, network="inception"),
+    "kid": Metric("kernel distance of Inception's features (KID)", {
+        "kid": Number("KID × 10³", higher_is_better=False, digits=2, scale=1e3, published=True),
+    }, network="inception"),
+    "prdc": Metric("precision, recall, density, coverage of Inception's features", {
+        "precision": Number("precision"), "recall": Number("recall"), "density": Number("density"),
+        "coverage": Number("coverage"),
+    }, network="inception", halves=True),
+    "frechet_dinov2": Metric("Fréchet distance of DINOv2's class tokens", {
+        "frechet_dinov2": Number(
+            "Fréchet distance, DINOv2", higher_is_better=False, digits=2, published=True
+        ),
+    }, network="dinov2"),
 }  # fmt: skip
+CODE_NUMBERS = {  # counted always, of tokenizers that have codes
+    "code_usage": Number("codes used", column="different_codes"),
+    "code_perplexity": Number("code perplexity", digits=0, column="different_codes", published=True),
+}
+NUMBERS = {name: row for metric in METRICS.values() for name, row in metric.numbers.items()} | CODE_NUMBERS
+CHANGES_NO_NUMBER = ("eval_batch_size", "eval_devices", "show_images")  # parameters of an evaluation
 
 
 def known_metric(name: str) -> str:
     """`name`, if `metrics` takes it. Raises `ValueError`."""
-    if name not in MEASURABLE:
-        raise ValueError(f"must be of {', '.join(MEASURABLE)}")
+    if name not in METRICS:
+        raise ValueError(f"must be of {', '.join(METRICS)}")
     return name
 
 
@@ -147,7 +166,17 @@ def known_number(name: str) -> str:
 
 def asked_as(number: str) -> str:
     """What to type for `metrics` to have a number: precision -> prdc; codes are counted always."""
-    return next((metric for metric, numbers in MEASURABLE.items() if number in numbers), "")
+    return next((name for name, metric in METRICS.items() if number in metric.numbers), "")
+
+
+def image_column(number: str) -> tuple[str, bool]:
+    """The column of the per-image table that leads to the images behind a number, and whether high values
+    are good ones there: of distances of sets it is how far an image's features moved.
+    """
+    metric, row = METRICS.get(asked_as(number)), NUMBERS[number]
+    if metric is not None and metric.network:
+        return row.column or f"{metric.network}_shift", False
+    return row.column or number, row.higher_is_better
 
 
 DIAGNOSES = {

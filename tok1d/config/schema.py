@@ -29,6 +29,7 @@ from tok1d.config.fields import (
     Size,
     Text,
 )
+from tok1d.config.registry import METRICS
 
 
 class TokenizerConfig(Config):
@@ -304,20 +305,23 @@ class DataConfig(Config):
     )
 
 
+MEASURED = ("psnr", "ssim", "ms_ssim")  # unless `metrics` says more
+
+
 class EvalConfig(Config):
     """What to measure, and what to show; see `tok1d.evaluation.evaluate`."""
 
     token_counts: Counts = Field((), description="counts to evaluate; empty: 1, 2, 4 … K, or K alone")
     metrics: MetricNames = Field(
-        ("psnr", "ssim", "ms_ssim"),
-        description="what to measure; also lpips, rfid, rfid_infinity, kid, prdc, frechet_dinov2",
+        MEASURED,
+        description=f"what to measure; also {', '.join(name for name in METRICS if name not in MEASURED)}",
     )
     eval_batch_size: Int = Field(50, ge=1, description="images at once")
     eval_devices: Int = Field(0, ge=0, description="GPUs to evaluate on at most; 0: all")
     eval_images: Int = Field(0, ge=0, description="validation images to measure; 0: all")
     eval_dtype: Literal["float32", "bf16"] = Field("float32", description="arithmetic of the tokenizer")
     feature_dtype: Literal["float32", "float16"] = Field(
-        "float32", description="arithmetic of the networks behind rfid, kid, prdc and frechet_dinov2"
+        "float32", description="arithmetic of the networks behind distances of sets (rfid …)"
     )
     reference_data: Text = Field(
         "", description="images that distances of sets are to, as `data`; empty: the evaluated ones"

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.registry import NEEDS
+from tok1d.config.registry import METRICS
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import ImageDataset, to_float, to_uint8
 from tok1d.environment import made_with
@@ -88,10 +88,10 @@ def number_of(images: ImageDataset, config: EvalConfig) -> int:
     count = min(config.eval_images or len(images), len(images))
     if not count:
         raise ConfigError("there are no images to evaluate on: give at least one")
-    if count < 2 and set(config.metrics) & set(NEEDS):
-        asked = next(metric for metric in config.metrics if metric in NEEDS)
+    of_sets = [metric for metric in config.metrics if METRICS[metric].network]
+    if count < 2 and of_sets:
         raise ConfigError(
-            f"{asked} is a distance of sets and here is a single image: give more, or metrics=psnr"
+            f"{of_sets[0]} is a distance of sets and here is a single image: give more, or metrics=psnr"
         )
     return count
 

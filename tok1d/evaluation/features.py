@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.registry import NEEDS
+from tok1d.config.registry import METRICS
 from tok1d.config.schema import EvalConfig, LossConfig, StartConfig, TokenizerConfig
 from tok1d.losses.frozen import frozen_encoder, perceptual_checkpoint
 from tok1d.models.weights import (
@@ -224,11 +225,20 @@ def dino_config(size: str) -> TokenizerConfig:
     )
 
 
+def networks_of(metrics: Iterable[str]) -> list[str]:
+    """The networks whose features these metrics compare, each once."""
+    return list(dict.fromkeys(METRICS[name].network for name in metrics if METRICS[name].network))
+
+
+def checkpoint_of(network: str, config: EvalConfig) -> str:
+    """The local file that `config` names for one of the networks; empty: it is fetched."""
+    return {"inception": config.inception_checkpoint, "dinov2": config.dino_checkpoint}[network]
+
+
 def metric_checkpoints(config: EvalConfig) -> list[Weights]:
     """Every file that the metrics of `config` need. Raises `ConfigError` if one cannot be had."""
-    files = {"inception": config.inception_checkpoint, "dinov2": config.dino_checkpoint}
-    networks = dict.fromkeys(NEEDS[metric] for metric in config.metrics if metric in NEEDS)
-    found = [extractor_weights(name, files[name], config.dino_size) for name in networks]
+    networks = networks_of(config.metrics)
+    found = [extractor_weights(name, checkpoint_of(name, config), config.dino_size) for name in networks]
     if "lpips" in config.metrics:
         loss = LossConfig(perceptual="lpips", perceptual_checkpoint=config.lpips_checkpoint)
         found.append(perceptual_checkpoint(loss))

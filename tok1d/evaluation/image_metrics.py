@@ -1,4 +1,7 @@
-"""How far each reconstruction is from its original: two [B, 3, H, W] in 0 … 1 -> one number an image, [B]."""
+"""How far each reconstruction is from its original: two [B, 3, H, W] in 0 … 1 -> one number an image, [B].
+
+A metric is a row of `tok1d.config.registry.METRICS` and here a function under `@image_metric` of that name.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tok1d.config.fields import ConfigError
+from tok1d.config.registry import METRICS
 from tok1d.config.schema import EvalConfig, LossConfig
 from tok1d.losses.perceptual import PerceptualLoss, build_perceptual
 
@@ -20,22 +24,46 @@ BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM's five scales, Wa
 MS_SSIM_FROM = 1 + (WINDOW - 1) * 2 ** (len(BETAS) - 1)  # pixels: the window must fit into the last scale
 
 
+Measure = Callable[[Tensor, Tensor], Tensor]  # reconstruction, original [B, 3, H, W] -> [B]
+
+
 class ImageMetric(NamedTuple):
-    measure: Callable[[Tensor, Tensor], Tensor]  # reconstruction, original -> [B]
+    measure: Measure
     card: dict[str, Any]  # for the card
 
 
+class Formula(NamedTuple):
+    measure: Measure
+    smallest: int  # pixels, the side of images that it can measure
+
+
+FORMULAS: dict[str, Formula] = {}  # the metrics of single images that need no network
+
+
+def image_metric(name: str, smallest: int = 1) -> Callable[[Measure], Measure]:
+    """A decorator: the function measures this row of `METRICS`, in images of `smallest` pixels or more."""
+
+    def register(measure: Measure) -> Measure:
+        FORMULAS[name] = Formula(measure, smallest)
+        return measure
+
+    return register
+
+
+@image_metric("psnr")
 def psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image, dB. Equal images give 100 dB."""
     mse = (reconstruction - original).square().mean((1, 2, 3))
     return -10 * mse.clamp_min(1e-10).log10()
 
 
+@image_metric("ssim")
 def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004), as torchmetrics computes it, in a third of its time."""
     return similarity(reconstruction, original)[0]
 
 
+@image_metric("ms_ssim", smallest=MS_SSIM_FROM)
 def ms_ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
     """SSIM at five scales (Wang et al. 2003), as torchmetrics; images of `MS_SSIM_FROM` pixels or more."""
     product = original.new_ones(len(original))
@@ -83,16 +111,15 @@ def build_image_metrics(
 
     Raises `ConfigError` if LPIPS is asked for and its weights cannot be had.
     """
-    found, warnings = {}, []
-    gauss = "Gaussian window of 11 pixels, data range 1, as torchmetrics"
-    if "psnr" in config.metrics:
-        found["psnr"] = ImageMetric(psnr, {"name": "PSNR, dB, mean over images, at most 100"})
-    if "ssim" in config.metrics:
-        found["ssim"] = ImageMetric(ssim, {"name": f"SSIM, mean over images, {gauss}"})
-    if "ms_ssim" in config.metrics and size >= MS_SSIM_FROM:
-        found["ms_ssim"] = ImageMetric(ms_ssim, {"name": f"MS-SSIM of 5 scales, mean over images, {gauss}"})
-    elif "ms_ssim" in config.metrics:
-        warnings.append(f"MS-SSIM is left out: it needs images of {MS_SSIM_FROM} pixels, these have {size}")
+    found: dict[str, ImageMetric] = {}
+    warnings: list[str] = []
+    for name, formula in FORMULAS.items():
+        metric = METRICS[name]
+        if name in config.metrics and size >= formula.smallest:
+            found[name] = ImageMetric(formula.measure, {"name": metric.card})
+        elif name in config.metrics:
+            label, least = metric.numbers[name].label, formula.smallest
+            warnings.append(f"{label} is left out: it needs images of {least} pixels, these have {size}")
     if "lpips" in config.metrics:
         network = lpips(config).to(device).eval()
         name = "lpips" if network.provenance["name"].startswith("LPIPS") else "vgg_distance"

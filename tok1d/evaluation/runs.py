@@ -14,14 +14,13 @@ import torch
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import renamed
-from tok1d.config.registry import CHANGES_NO_NUMBER, NUMBERS, asked_as
+from tok1d.config.registry import CHANGES_NO_NUMBER, METRICS, NUMBERS, asked_as
 from tok1d.config.schema import DataConfig, EvalConfig
 from tok1d.data.dataset import ImageDataset, load_images
 from tok1d.data.sources import find_sources
 from tok1d.evaluation.bootstrap import Interval, deviations, interval_by_halves, interval_of_sum
 from tok1d.evaluation.card import same_card
 from tok1d.evaluation.evaluate import evaluate, reconstruct
-from tok1d.evaluation.prdc import PRDC
 from tok1d.evaluation.table import Cases, columns_of, read_table, subsets_of, worst_rows
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import model_sha256
@@ -69,8 +68,9 @@ def intervals(
     for name in shared:
         parts = b[name].to_numpy() - a[name].to_numpy()
         found[name] = interval_of_sum([parts, *deviations(subsets.get(name))], resamples)
-    for name in subsets.keys() & PRDC._fields:
-        found[name] = interval_by_halves(changes[name], subsets[name])
+    for name in subsets:
+        if METRICS[asked_as(name)].halves:
+            found[name] = interval_by_halves(changes[name], subsets[name])
     return found
 
 

@@ -9,7 +9,7 @@ number.value, number.interval, number.parts.mean()  # the last is the first agai
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tok1d.config.registry import NEEDS
+from tok1d.config.registry import METRICS
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import ImageDataset
 from tok1d.evaluation.bootstrap import Interval, interval_by_halves, interval_of_distance
@@ -30,7 +30,13 @@ from tok1d.evaluation.distances import (
     kid_of_subsets,
     small_sample_warning,
 )
-from tok1d.evaluation.features import Extractor, FeatureStore, build_extractor
+from tok1d.evaluation.features import (
+    Extractor,
+    FeatureStore,
+    build_extractor,
+    checkpoint_of,
+    networks_of,
+)
 from tok1d.evaluation.prdc import NearestNeighbors
 from tok1d.evaluation.workers import BatchResult, copies, in_order
 
@@ -58,19 +64,41 @@ def set_distances(
 ) -> dict[str, SetDistance]:
     """What `metrics=metric` measures, by name; `resamples` 0: without intervals.
 
-    `paired`: image i of `made` is the reconstruction of image i of `real`.
+    real and made [N, D] and [M, D]; `paired`: image i of `made` is the reconstruction of image i of `real`.
     """
-    if metric == "prdc":
-        return prdc_with_intervals(real, made, resamples, paired)
-    if metric == "rfid_infinity":
-        return {metric: SetDistance(frechet_infinity(real, made))}
-    return {
-        metric: (kid_with_interval if metric == "kid" else frechet_with_interval)(
-            real, made, resamples, paired
-        )
-    }
+    found = SET_METRICS[metric].measure(real, made, resamples, paired)
+    return {metric: found} if isinstance(found, SetDistance) else found
 
 
+Measure = Callable[[Features, Features, int, bool], SetDistance | dict[str, SetDistance]]
+
+
+class SetMetric(NamedTuple):
+    measure: Measure  # real [N, D], made [M, D], resamples, paired -> its number, or its numbers by name
+    facts: dict[str, Any]  # for the card, beside what the registry and the network say
+    gaussian: bool  # of a covariance, which too few images cannot tell
+
+
+SET_METRICS: dict[str, SetMetric] = {}  # a function for each of `METRICS` that compares features
+
+
+def set_metric(*names: str, gaussian: bool = False, **facts: Any) -> Callable[[Measure], Measure]:
+    """A decorator: the function measures these rows of `tok1d.config.registry.METRICS`."""
+
+    def register(measure: Measure) -> Measure:
+        for name in names:
+            SET_METRICS[name] = SetMetric(measure, facts, gaussian)
+        return measure
+
+    return register
+
+
+@set_metric("rfid_infinity")
+def frechet_at_infinity(real: Features, made: Features, resamples: int, paired: bool) -> SetDistance:
+    return SetDistance(frechet_infinity(real, made))
+
+
+@set_metric("rfid", "frechet_dinov2", gaussian=True)
 def frechet_with_interval(real: Features, made: Features, resamples: int, paired: bool) -> SetDistance:
     if not resamples:
         return SetDistance(frechet(real, made))
@@ -79,6 +107,7 @@ def frechet_with_interval(real: Features, made: Features, resamples: int, paired
     return SetDistance(influence.value, interval, influence.parts if paired else None)
 
 
+@set_metric("kid", subsets=KID_SUBSETS, size=KID_SUBSET)
 def kid_with_interval(real: Features, made: Features, resamples: int, paired: bool) -> SetDistance:
     subsets = kid_of_subsets(real, made, KID_SUBSETS, KID_SUBSET)
     value, several = float(subsets.mean()), subsets if len(subsets) > 1 else None
@@ -89,6 +118,7 @@ def kid_with_interval(real: Features, made: Features, resamples: int, paired: bo
     return SetDistance(value, interval, influence.parts if paired else None, several)
 
 
+@set_metric("prdc", k=NEIGHBOURS)
 def prdc_with_intervals(
     real: Features, made: Features, resamples: int, paired: bool
 ) -> dict[str, SetDistance]:
@@ -103,19 +133,6 @@ def prdc_with_intervals(
         most = float("inf") if name == "density" else 1.0  # the others are shares
         found[name] = SetDistance(value, (max(0.0, low), min(most, high)), subsets=halves[name])
     return found
-
-
-METHODS = {
-    "rfid": {"name": "Fréchet distance of Inception's features (FID)"},
-    "rfid_infinity": {"name": "FID∞: a line through the FIDs of 15 subset sizes, followed to 1 / N = 0"},
-    "kid": {
-        "name": "kernel distance of Inception's features (KID)",
-        "subsets": KID_SUBSETS,
-        "size": KID_SUBSET,
-    },
-    "prdc": {"name": "precision, recall, density, coverage of Inception's features", "k": NEIGHBOURS},
-    "frechet_dinov2": {"name": "Fréchet distance of DINOv2's class tokens"},
-}
 
 
 class NetworkFeatures:
@@ -170,26 +187,27 @@ class SetMetrics:
     ):
         """Raises `ConfigError` if the weights of a network cannot be had."""
         self.config, self.folder, self.devices, self.warnings = config, folder, devices, []
-        self.asked = [name for name in METHODS if name in config.metrics]
+        self.asked = [name for name in METRICS if name in config.metrics and METRICS[name].network]
         self.networks: dict[str, NetworkFeatures] = {}
         self.cards: dict[str, Any] = {}
         self.paired = reference is None
         count = min(config.eval_images or len(images), len(images))
-        for name in dict.fromkeys(NEEDS[metric] for metric in self.asked):
-            weights = config.inception_checkpoint if name == "inception" else config.dino_checkpoint
+        for name in networks_of(self.asked):
+            weights = checkpoint_of(name, config)
             extractor = build_extractor(name, weights, config.dino_size, config.feature_dtype)
             self.networks[name] = NetworkFeatures(copies(extractor, devices), images, count, folder, cache)
             if reference is not None:
                 self.networks[name].reference = self.features_of(reference, name, cache or folder)
         for metric in self.asked:
-            network = self.networks[NEEDS[metric]]
+            network = self.networks[METRICS[metric].network]
             of_network = {k: v for k, v in network.extractors[0].card.items() if k not in ("source", "torch")}
             against = {"reference": "the evaluated images"}
             if reference is not None:
                 against = {"reference": originals_of(reference, len(reference))}
-            self.cards[metric] = METHODS[metric] | of_network | against
+            own = {"name": METRICS[metric].card} | SET_METRICS[metric].facts
+            self.cards[metric] = own | of_network | against
             real = count if reference is None else len(reference)
-            if "Fréchet" in METHODS[metric]["name"]:
+            if SET_METRICS[metric].gaussian:
                 warning = small_sample_warning(min(count, real), network.extractors[0].dim)
                 self.warnings += [f"{metric}: {warning}"] if warning else []
 
@@ -231,7 +249,7 @@ class SetMetrics:
         """The asked distances at one token count."""
         found: dict[str, SetDistance] = {}
         for metric in self.asked:
-            network = self.networks[NEEDS[metric]]
+            network = self.networks[METRICS[metric].network]
             made = network.made[count].features
             found |= set_distances(metric, network.real(), made, self.config.resamples, self.paired)
         return found

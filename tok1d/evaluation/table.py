@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from tok1d.config.registry import NUMBERS
+from tok1d.config.registry import image_column
 from tok1d.runs import replacing
 
 GROUP = 8192  # rows
@@ -114,6 +114,6 @@ class Cases(NamedTuple):
 
 def worst_rows(path: Path, number: str, num_tokens: int | None, count: int = 10) -> pd.DataFrame:
     """The rows of the images behind a number where it is worst."""
-    metric = NUMBERS[number]
-    rows = read_table(path, num_tokens, [metric.case])
-    return rows.sort_values(metric.case, ascending=metric.bad == "low", kind="stable").head(count)
+    column, higher_is_better = image_column(number)
+    rows = read_table(path, num_tokens, [column])
+    return rows.sort_values(column, ascending=higher_is_better, kind="stable").head(count)

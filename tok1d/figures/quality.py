@@ -81,7 +81,7 @@ def draw_lines(axis: Axes, drawn: Drawn, metric: str, floor: float | None = None
         axis.plot(x, y, **style | {"markerfacecolor": "none", "linestyle": "none"})
     token_axis(axis, sorted({d["num_tokens"] for d in drawn}))
     axis.set_ylim(bottom=floor)
-    axis.set_ylabel(f"{NUMBERS[metric].label} {'↑' if NUMBERS[metric].bad == 'low' else '↓'}")
+    axis.set_ylabel(f"{NUMBERS[metric].label} {'↑' if NUMBERS[metric].higher_is_better else '↓'}")
     if len(labels) > 1:
         label_ends(axis, ends)
 

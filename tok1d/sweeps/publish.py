@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from tok1d.config.fields import ConfigError
+from tok1d.config.registry import NUMBERS
 from tok1d.evaluation.card import protocol
 from tok1d.figures.draw import redraw
 from tok1d.jupyter.execute import execute
@@ -50,7 +51,6 @@ def redraw_all(outputs: Path, params: dict[str, Any]) -> int:
 
 PUBLISHED = Path("outputs/published")
 BEGIN, END = "<!-- results: written by tok1d publish -->", "<!-- end of results -->"
-SHOWN = ("psnr", "ssim", "ms_ssim", "lpips", "rfid", "kid", "frechet_dinov2", "code_perplexity")
 
 
 def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
@@ -123,7 +123,7 @@ def results_table(published: Path = PUBLISHED) -> str:
 
 
 def markdown_table(rows: pd.DataFrame) -> list[str]:
-    names = [name for name in SHOWN if name in rows]
+    names = [name for name, number in NUMBERS.items() if number.published and name in rows]
     lines = ["| | tokens | " + " | ".join(map(name_of, names)) + " |"]
     lines.append("|---|---:|" + "---:|" * len(names))
     for (series, count), group in rows.groupby(["series", "num_tokens"], sort=False):
