@@ -34,7 +34,7 @@ from tok1d.figures.images import tokens
 from tok1d.figures.style import COLORS, STYLE
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers, set_learning_rate
-from tok1d.training.train import sample_num_tokens
+from tok1d.training.task import sample_num_tokens, tokenizer_groups
 
 DEFAULTS = dict(
     image_size=64, patch_size=16, encoder_size="nano", decoder_size="nano", num_latent_tokens=32,
@@ -94,7 +94,7 @@ def run_trial(trial: Trial, params: dict[str, Any], cache: str) -> list[dict[str
     held_out = to_float(val.center_crops(val.evenly_spaced(32)))
     torch.manual_seed(train.seed)
     model = Tokenizer(config)
-    optimizers = build_optimizers(model, train)
+    optimizers = build_optimizers(tokenizer_groups(model), train)
     every, records = max(1, train.steps // POINTS), []
     for step in range(train.steps + 1):
         if step % every == 0 or step == train.steps:

@@ -29,10 +29,10 @@ from tok1d.config.parse import parse_train
 from tok1d.data.dataset import load_data, to_float
 from tok1d.data.loader import Loader
 from tok1d.models.flops import PEAKS, forward_flops
-from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.parallelize import apply_compile_and_recompute
 from tok1d.training.state import State
 from tok1d.training.step import train_step, update
+from tok1d.training.task import TokenizerTask
 
 TITOK_B = dict(encoder_size="B", decoder_size="B", num_latent_tokens=64, batch_size=8, toy_images=64)
 SUITES = {
@@ -67,14 +67,15 @@ def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[st
         accelerator = Accelerator(mixed_precision=config.mixed_precision)
         device = accelerator.device
         torch.manual_seed(0)
-        state = State.new(Tokenizer(tokenizer_config), config, device)
-        apply_compile_and_recompute(state.model, state.objective, config)
-        K = tokenizer_config.num_latent_tokens
+        task = TokenizerTask(tokenizer_config, config)
+        task.build()
+        state = State.new(task, device)
+        apply_compile_and_recompute(task.model, task.blocks(task.model), task.convolutional(), config)
         with Loader(images, config, device) as loader:
 
             def step() -> None:
                 parts = loader.parts(state.step)
-                train_step(state, state.model, parts, K, config, accelerator, logged=False)
+                train_step(state, parts, accelerator, logged=False)
                 state.counts["step"] += 1
 
             seconds = timed(step, steps, warm_up)
@@ -85,7 +86,7 @@ def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[st
                 name: config.grad_accum_steps * timed(part, steps, 1)
                 for name, part in parts_of_step(state, batch, accelerator).items()
             }
-            parts["optimizer"] = timed(lambda: update(state, config), steps, 1)
+            parts["optimizer"] = timed(lambda: update(state), steps, 1)
     flops = 3 * forward_flops(tokenizer_config) * config.batch_size  # backwards costs twice as much
     busy = parts["encode"] + parts["decode"]
     total = sum(parts.values())

@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks import elastic_schedules
 from benchmarks.elastic_schedules import SCHEDULES, curve
 from tok1d.config.schema import TokenizerConfig, TrainConfig
-from tok1d.training.train import sample_num_tokens
+from tok1d.training.task import sample_num_tokens
 
 TINY = "image_size=16 patch_size=8 num_latent_tokens=4 steps=2 batch_size=2 toy_images=8 toy_val_images=4"
 
@@ -21,7 +21,7 @@ def test_schedules_do_what_they_say():
     for label, share in {"at step 0": 0, "after 10 %": 100, "after 40 %": 400, "never": 1000}.items():
         assert set(drawn[label][:share]) <= {32}
         assert set(drawn[label][share:]) == (powers if share < 1000 else set())
-    assert drawn["after 20 %"] == [  # what `tok1d.training.train` does itself
+    assert drawn["after 20 %"] == [  # what `tok1d.training.task` does itself
         sample_num_tokens(step, tokenizer, train.model_copy(update={"elastic_warmup_fraction": 0.2}))
         for step in range(1000)
     ]

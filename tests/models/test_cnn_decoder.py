@@ -14,6 +14,7 @@ from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.models.decoder import Attention, CNNDecoder, ResBlock, Upsample
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers, is_map
+from tok1d.training.task import TABLES, tokenizer_groups
 
 NANO = dict(
     encoder_size="nano", decoder_size="nano", num_latent_tokens=8, image_size=32, patch_size=8, elastic=False
@@ -108,8 +109,10 @@ def test_learns_to_repeat_one_batch(optimizer, steps):
     batch = torch.stack([to_tensor(draw_scene(i, 16)) for i in range(4)])
     config = TokenizerConfig(**CNN | dict(image_size=16, patch_size=4, cnn_multipliers=(1, 1, 2)))
     tokenizer = Tokenizer(config).train()
-    assert all(is_map(n, p) for n, p in tokenizer.decoder.to_pixels.named_parameters() if p.ndim == 4)
-    optimizers = build_optimizers(tokenizer, TrainConfig(optimizer=optimizer, muon_lr=0.01, lr=1e-3))
+    assert all(is_map(n, p, TABLES) for n, p in tokenizer.decoder.to_pixels.named_parameters() if p.ndim == 4)
+    optimizers = build_optimizers(
+        tokenizer_groups(tokenizer), TrainConfig(optimizer=optimizer, muon_lr=0.01, lr=1e-3)
+    )
     for _ in range(steps):
         output = tokenizer(batch)
         loss = (output.images - batch).square().mean()

@@ -14,6 +14,7 @@ from tok1d.jupyter.tables import explanations, summary
 from tok1d.models.finetune import load_from_tokenizer
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers, set_learning_rate
+from tok1d.training.task import tokenizer_groups
 
 
 class Roads:
@@ -28,7 +29,7 @@ class Roads:
     def train(self, model: Tokenizer, steps: int) -> Tokenizer:
         images, _ = self.images(model.config.image_size)
         config = TrainConfig(steps=steps, optimizer="muon", warmup_steps=5)
-        optimizers = build_optimizers(model.train(), config)
+        optimizers = build_optimizers(tokenizer_groups(model.train()), config)
         for step in range(steps):
             batch = to_float(images.train_batch(step, 8, 0))
             set_learning_rate(optimizers, step, config)

@@ -19,6 +19,7 @@ from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
 from tok1d.training.initialize import learning_report
 from tok1d.training.optim import build_optimizers, set_learning_rate
+from tok1d.training.task import tokenizer_groups
 
 TINY = dict(
     image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4, elastic=False
@@ -139,12 +140,12 @@ def test_an_encoder_that_computes_something_else_stops_the_run(dinov2, damage, m
 
 def test_a_parameter_that_no_optimizer_moves_stops_the_run():
     model, optimizers = trained_one_step("none", TrainConfig())
-    assert all(row["trainable"] == row["with_gradient"] for row in learning_report(model, optimizers))
+    assert all(row["trainable"] == row["with_gradient"] for row in learning_report(model, optimizers, str))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if p is not model.to_codes.weight]
     with pytest.raises(ConfigError, match=r"to_codes.weight is trainable but in 0 optimizers"):
-        learning_report(model, optimizers)
+        learning_report(model, optimizers, str)
 
 
 def test_loading_disturbs_no_random_choice(dinov2):
@@ -165,7 +166,7 @@ def trained_one_step(freeze: str, train: TrainConfig, steps: int = 2):
     torch.manual_seed(0)
     model = Tokenizer(TokenizerConfig(**TINY))
     model.encoder.freeze(freeze)
-    optimizers = build_optimizers(model, train)
+    optimizers = build_optimizers(tokenizer_groups(model, train.encoder_lr_decay), train)
     images = torch.rand(2, 3, 32, 32)
     for step in range(steps):
         for optimizer in optimizers:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from quantizer_cases import CASES, DISCRETE, build, inputs, step
+from quantizer_cases import CASES, DISCRETE, ENTROPY_WEIGHT, build, inputs, step
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import parse
@@ -15,6 +15,7 @@ from tok1d.jupyter.tables import show_table
 from tok1d.models.quantizers import QUANTIZERS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers
+from tok1d.training.task import tokenizer_groups
 
 TINY = dict(
     image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4, elastic=False
@@ -28,7 +29,7 @@ TINY = dict(
 def test_shapes_ids_and_terms(case):
     quantizer = build(case)
     z = inputs(quantizer)
-    codes, ids, loss, terms = quantizer(z)
+    codes, ids, loss, terms = quantizer(z, ENTROPY_WEIGHT)
     assert codes.shape == (4, 6, quantizer.dim) and codes.dtype == torch.float32
     assert loss.ndim == 0 and all(t.ndim == 0 and not t.requires_grad for t in terms.values())
     if case == "kl":
@@ -36,7 +37,12 @@ def test_shapes_ids_and_terms(case):
     else:
         assert ids.shape == (4, 6) and ids.dtype == torch.int64
         assert ids.min() >= 0 and ids.max() < quantizer.codebook_size and len(ids.unique()) > 3
-    weights = {"commitment": 0.25, "entropy_sample": 0.1, "entropy_batch": -0.1, "kl": 1e-4}
+    weights = {
+        "commitment": 0.25,
+        "entropy_sample": ENTROPY_WEIGHT,
+        "entropy_batch": -ENTROPY_WEIGHT,
+        "kl": 1e-4,
+    }
     both_ways = {"commitment": 1.25} if case.startswith(("vq+", "simvq")) or case == "vq" else {}
     total = sum((weights | both_ways)[name] * term.item() for name, term in terms.items())
     assert loss.item() == pytest.approx(total, abs=1e-6), "the loss is its weighted terms"
@@ -63,7 +69,7 @@ def test_a_code_is_its_own_code(case):
 def test_gradients_reach_inputs_and_parameters(case):
     quantizer = build(case)
     z = inputs(quantizer).requires_grad_()
-    output = quantizer(z)
+    output = quantizer(z, ENTROPY_WEIGHT)
     (output.codes * torch.randn_like(output.codes)).sum().backward(retain_graph=True)
     assert (z.grad.abs().sum(-1) > 0).all(), "codes let gradients through to every token"
     output.loss.backward() if output.loss.requires_grad else None
@@ -115,10 +121,9 @@ def test_a_tokenizer_with_it_learns_is_saved_and_measured(name, tmp_path):
     images, _ = load_data(DataConfig(toy_images=4, toy_val_images=1), 16, tmp_path)
     batch = images.center_crops(range(4)).float() / 255
     tokenizer = Tokenizer(config).train()
-    tokenizer.quantizer.entropy_weight = 0.01
-    optimizers = build_optimizers(tokenizer, TrainConfig(optimizer="muon", muon_lr=0.01))
+    optimizers = build_optimizers(tokenizer_groups(tokenizer), TrainConfig(optimizer="muon", muon_lr=0.01))
     for _ in range(150):
-        output = tokenizer(batch)
+        output = tokenizer(batch, entropy_weight=0.01)
         loss = (output.images - batch).square().mean()
         if loss < 0.2 * batch.var(0, unbiased=False).mean():
             break
@@ -173,7 +178,7 @@ def test_bits_per_token():
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_muon_gets_maps_and_no_tables(name):
     tokenizer = Tokenizer(TokenizerConfig(**TINY, quantizer=name))
-    muon, adamw = build_optimizers(tokenizer, TrainConfig(optimizer="muon"))
+    muon, adamw = build_optimizers(tokenizer_groups(tokenizer), TrainConfig(optimizer="muon"))
     by_id = {id(p): n for n, p in tokenizer.named_parameters()}
     of = [{by_id[id(p)] for group in o.param_groups for p in group["params"]} for o in (muon, adamw)]
     assert "to_codes.weight" in of[0]

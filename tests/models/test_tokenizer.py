@@ -9,6 +9,7 @@ from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.models.quantizers import QUANTIZERS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers
+from tok1d.training.task import tokenizer_groups
 
 TINY = dict(
     image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8, elastic=False
@@ -65,8 +66,7 @@ def test_latent_tokens_are_distinct_from_step_0():
 def test_every_parameter_gets_a_gradient(images):
     for quantizer in QUANTIZERS:
         tokenizer = build(quantizer=quantizer).train()
-        tokenizer.quantizer.entropy_weight = 0.1
-        output = tokenizer(images)
+        output = tokenizer(images, entropy_weight=0.1)
         ((output.images - images).square().mean() + output.loss).backward()
         assert [n for n, p in tokenizer.named_parameters() if p.grad is None] == []
 
@@ -75,7 +75,7 @@ def test_every_parameter_gets_a_gradient(images):
 def test_learns_to_repeat_one_batch(quantizer):
     batch = torch.stack([to_tensor(draw_scene(i, 32)) for i in range(4)])
     tokenizer = build(quantizer=quantizer).train()
-    optimizers = build_optimizers(tokenizer, TrainConfig(optimizer="muon", muon_lr=0.01))
+    optimizers = build_optimizers(tokenizer_groups(tokenizer), TrainConfig(optimizer="muon", muon_lr=0.01))
     for _ in range(100):
         output = tokenizer(batch)
         loss = (output.images - batch).square().mean()

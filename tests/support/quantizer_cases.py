@@ -9,19 +9,18 @@ from tok1d.models.quantizers import QUANTIZERS, Quantizer, build_quantizer
 
 CODEBOOKS = ("vq", "vq_ema", "simvq")
 CASES = [*QUANTIZERS, *(f"{name}+rotation" for name in CODEBOOKS)]
+ENTROPY_WEIGHT = 0.1
 DISCRETE = [case for case in CASES if case not in ("kl", "softvq")]
 
 
 def build(case: str, seed: int = 0) -> Quantizer:
-    """In training mode, with its entropy loss on."""
+    """In training mode."""
     name, _, rotation = case.partition("+")
     torch.manual_seed(seed)
     config = TokenizerConfig(
         quantizer=name, codebook_size=64, codebook_dim=4, fsq_levels=(8, 5, 5), rotation_trick=bool(rotation)
     )
-    quantizer = build_quantizer(config)
-    quantizer.entropy_weight = 0.1
-    return quantizer
+    return build_quantizer(config)
 
 
 def inputs(quantizer: Quantizer, seed: int = 0) -> Tensor:
@@ -33,7 +32,7 @@ def step(quantizer: nn.Module, number: int, rank: int = 0, world: int = 1) -> di
     """One training step as the loop takes it, on this process's part of the batch; what it came to."""
     torch.manual_seed(100 * number + rank)
     z = inputs(quantizer, number)[rank::world].requires_grad_()
-    codes, _, loss, terms = quantizer(z)
+    codes, _, loss, terms = quantizer(z, ENTROPY_WEIGHT)
     target = torch.randn(4, *codes.shape[1:], generator=torch.Generator().manual_seed(number))[rank::world]
     loss = (codes - target).square().mean() + loss
     quantizer.zero_grad()

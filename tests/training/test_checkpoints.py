@@ -11,17 +11,17 @@ from small_run import SMALL, start
 from workbench import ENV, REPO
 
 from tok1d.config.schema import TokenizerConfig, TrainConfig
-from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, RunError
 from tok1d.training.checkpoints import load_checkpoint, save_checkpoint
 from tok1d.training.state import State
+from tok1d.training.task import TokenizerTask
 from tok1d.training.train import train
 
 
 def fresh(**params) -> State:
-    return State.new(
-        Tokenizer(TokenizerConfig(**SMALL | params)), TrainConfig(optimizer="adamw"), torch.device("cpu")
-    )
+    task = TokenizerTask(TokenizerConfig(**SMALL | params), TrainConfig(optimizer="adamw"))
+    task.build()
+    return State.new(task, torch.device("cpu"))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from tok1d.models.quantizers import QUANTIZERS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
 from tok1d.training.optim import build_optimizers
+from tok1d.training.task import tokenizer_groups
 from tok1d.training.train import train
 
 SMALL = dict(
@@ -62,7 +63,7 @@ def test_2_every_layer_is_in_an_optimizer_and_moves(init, optimizer, quantizer):
     small = SMALL | dict(image_size=32, patch_size=8)
     model = Tokenizer(TokenizerConfig(**small, encoder_init=init, quantizer=quantizer)).train()
     config = TrainConfig(optimizer=optimizer, warmup_steps=0, weight_decay=0)
-    optimizers = build_optimizers(model, config)
+    optimizers = build_optimizers(tokenizer_groups(model), config)
     held = [p for o in optimizers for group in o.param_groups for p in group["params"]]
     assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -10,33 +10,37 @@ from accelerate import Accelerator
 from small_run import SMALL, start
 
 from tok1d.config.schema import TokenizerConfig, TrainConfig
-from tok1d.models.tokenizer import Reconstruction, Tokenizer
+from tok1d.losses.statistics import code_use, of_batch, statistics
+from tok1d.models.tokenizer import Reconstruction
 from tok1d.runs import RunError
-from tok1d.training.logbook import code_use, statistics, summarize
+from tok1d.training.logbook import summarize
 from tok1d.training.state import State
 from tok1d.training.step import train_step
+from tok1d.training.task import TokenizerTask
 from tok1d.training.train import train
 
 
-def fresh(**params) -> tuple[State, TrainConfig]:
+def fresh(**params) -> State:
     torch.manual_seed(0)
     config = TrainConfig(**dict(lr=1e-3, warmup_steps=0, l1_weight=1.0) | params)
-    return State.new(Tokenizer(TokenizerConfig(**SMALL)), config, torch.device("cpu")), config
+    task = TokenizerTask(TokenizerConfig(**SMALL), config)
+    task.build()
+    return State.new(task, torch.device("cpu"))
 
 
-def take(state: State, parts: list[torch.Tensor], config: TrainConfig) -> dict[str, float]:
-    return train_step(state, state.model, parts, 4, config, Accelerator(), logged=True)
+def take(state: State, parts: list[torch.Tensor]) -> dict[str, float]:
+    return train_step(state, parts, Accelerator(), logged=True)
 
 
 @pytest.mark.parametrize("gan", [{}, dict(adversarial_weight=0.1, adaptive_weight="false")])
 def test_a_batch_in_parts_is_the_same_step(gan):
     images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
-    whole, config = fresh(**gan)
+    whole = fresh(**gan)
     parts = copy.deepcopy(whole.model)
-    first = take(whole, [images], config)
-    state, config = fresh(**gan, grad_accum_steps=4)
+    first = take(whole, [images])
+    state = fresh(**gan, grad_accum_steps=4)
     state.model.load_state_dict(parts.state_dict())
-    second = take(state, list(images.chunk(4)), config)
+    second = take(state, list(images.chunk(4)))
     assert first.keys() == second.keys() and {"psnr", "perplexity", "variation", "grad_norm"} <= first.keys()
     for name, value in first.items():
         assert value == pytest.approx(second[name], rel=1e-4, abs=1e-6), name
@@ -45,13 +49,13 @@ def test_a_batch_in_parts_is_the_same_step(gan):
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted():
-    state, config = fresh(adversarial_weight=0.1)
+    state = fresh(adversarial_weight=0.1)
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    take(state, [images], config)
+    take(state, [images])
     before = copy.deepcopy([module.state_dict() for module in (state.model, state.ema, state.objective)])
     weight = state.model.to_codes.weight
     handle = weight.register_hook(lambda grad: grad * math.nan)
-    record = take(state, [images], config)
+    record = take(state, [images])
     handle.remove()
     assert (
         math.isnan(record["grad_norm"]) and state.counts["skipped"] == state.counts["nonfinite_streak"] == 1
@@ -59,7 +63,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted():
     after = [module.state_dict() for module in (state.model, state.ema, state.objective)]
     for old, new in zip(before, after, strict=True):
         assert all(torch.equal(old[name], new[name]) for name in old)
-    take(state, [images], config)
+    take(state, [images])
     assert state.counts["skipped"] == 1 and state.counts["nonfinite_streak"] == 0
     assert not torch.equal(weight, before[0]["to_codes.weight"])
 
@@ -101,7 +105,8 @@ def test_code_use_and_variation():
     ids, zero = torch.tensor([[0, 1], [2, 3], [0, 1], [2, 3]]), torch.zeros(())
 
     def described(pixels):
-        return summarize([statistics(Reconstruction(pixels, ids, zero, {}, pixels, pixels), images, 8)])
+        output = Reconstruction(pixels, ids, zero, {}, pixels, pixels)
+        return summarize([statistics(output, images, 8)], of_batch)
 
     exact, mean = described(images), described(images.mean(0, keepdim=True).expand_as(images))
     assert exact["variation"] == pytest.approx(1) and mean["variation"] == pytest.approx(0, abs=1e-5)

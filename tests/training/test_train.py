@@ -17,7 +17,7 @@ from tok1d.config.schema import RunConfig, TrainConfig
 from tok1d.runs import Run, RunError
 from tok1d.system import replacing
 from tok1d.training.optim import set_learning_rate
-from tok1d.training.train import sample_num_tokens
+from tok1d.training.task import sample_num_tokens
 
 LONG = dict(steps=150, checkpoint_every=10)  # long enough to be killed on the way
 

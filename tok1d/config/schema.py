@@ -219,8 +219,8 @@ class LossConfig(Config):
     align_checkpoint: Text = Field("", description="local file of that backbone; empty: from the hub")
 
 
-class TrainConfig(StartConfig, LossConfig):
-    """The training loop; see `tok1d.training.train`. Together with the seed it fixes every random choice."""
+class LoopConfig(Config):
+    """The training loop, of whatever task; see `tok1d.training.train`. Its seed fixes every random choice."""
 
     steps: Int = Field(1200, ge=1, description="optimizer steps")
     batch_size: Int = Field(32, ge=1, description="images a step, over all processes and accumulated parts")
@@ -234,11 +234,8 @@ class TrainConfig(StartConfig, LossConfig):
     beta2: Float = Field(0.99, ge=0, lt=1, description="second moment's decay")
     grad_clip: Float = Field(1.0, gt=0, description="largest gradient norm")
     ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are saved")
-    elastic_warmup_fraction: Float = Field(
-        0.4, ge=0, le=1, description="share of steps before random prefixes"
-    )
     mixed_precision: Precision = Field("auto", description="auto: bf16 on a GPU that has it, else no")
-    compile: bool = Field(False, description="torch.compile the blocks of both networks")
+    compile: bool = Field(False, description="torch.compile the transformer blocks")
     activation_checkpointing: bool = Field(False, description="recompute blocks backwards, to save memory")
     num_processes: Int = Field(1, ge=1, description="GPUs (or CPU processes) that a notebook starts")
     parallel: Literal["ddp", "fsdp"] = Field(
@@ -270,6 +267,14 @@ class TrainConfig(StartConfig, LossConfig):
                 f"type batch_size={near}"
             )
         return self
+
+
+class TrainConfig(LoopConfig, StartConfig, LossConfig):
+    """The training of a tokenizer; see `tok1d.training.task`."""
+
+    elastic_warmup_fraction: Float = Field(
+        0.4, ge=0, le=1, description="share of steps before random prefixes"
+    )
 
 
 class RunConfig(Config):

@@ -5,16 +5,30 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.schema import TrainConfig
-from tok1d.data.dataset import ImageDataset
+from tok1d.config.schema import LoopConfig
 
 AHEAD = 2  # steps
+
+
+class TrainingData(Protocol):
+    """What can be trained on: an `ImageDataset`, or anything else whose batches are a function of seed and
+    step.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """Which data these are, for the manifest."""
+
+    def train_batch(
+        self, step: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, pin: bool = False
+    ) -> Tensor:
+        """Part `rank` of the `world` equal ones of a step's batch: every `world`-th sample of it."""
 
 
 class Part(NamedTuple):
@@ -34,8 +48,8 @@ class Loader:
 
     def __init__(
         self,
-        images: ImageDataset,
-        config: TrainConfig,
+        images: TrainingData,
+        config: LoopConfig,
         device: torch.device | str,
         rank: int = 0,
         world: int = 1,
@@ -61,7 +75,8 @@ class Loader:
         self._ask(start)
 
     def parts(self, step: int) -> list[Tensor]:
-        """The parts of a step, uint8 [batch_size / (world * grad_accum_steps), 3, S, S] each, on the device.
+        """The parts of a step, batch_size / (world * grad_accum_steps) samples each, on the device; of images
+        uint8 [b, 3, S, S].
 
         Raises what reading them raised.
         """

@@ -3,9 +3,10 @@
     codes, ids, loss, terms = quantizer(z)  # z [B, K, in_dim] -> codes [B, K, dim], ids [B, K] int64
     codes = quantizer.ids_to_codes(ids)       # ids [B, K] -> the same codes, bit for bit
 
-`loss` is what the quantizer itself wants minimized, `terms` what is in it, to be logged. Everything inside is
-float32. The mean over a batch is over all processes' parts of it; what a step changes is in parameters and
-buffers. Two are continuous: softvq's ids decode to each token's strongest code only, and kl has none.
+`loss` is what the quantizer itself wants minimized, `terms` what is in it, to be logged. Training gives the
+weight that the entropies have in it: `quantizer(z, entropy_weight)`. Everything inside is float32. The mean
+over a batch is over all processes' parts of it; what a step changes is in parameters and buffers. Two are
+continuous: softvq's ids decode to each token's strongest code only, and kl has none.
 
 | name   | tokens                            | bits a token        | gradient                      |
 |--------|-----------------------------------|---------------------|-------------------------------|
@@ -48,25 +49,24 @@ class Quantized(NamedTuple):
 class Quantizer(nn.Module):
     """z [B, K, in_dim] -> `Quantized`; float32 inside, whatever autocast is on around it.
 
-    `in_dim` is `dim` but for kl, `codebook_size` is 0 for kl. The training loop moves `entropy_weight` along
-    its schedule; vq, lfq and softvq use it.
+    `in_dim` is `dim` but for kl, `codebook_size` is 0 for kl. `entropy_weight`, which training moves along a
+    schedule, is used by vq, lfq and softvq; at 0 there are no entropies.
     """
 
     def __init__(self, dim: int, codebook_size: int, in_dim: int | None = None):
         super().__init__()
         self.dim, self.in_dim, self.codebook_size = dim, in_dim or dim, codebook_size
-        self.entropy_weight = 0.0
 
-    def forward(self, z: Tensor) -> Quantized:
+    def forward(self, z: Tensor, entropy_weight: float = 0.0) -> Quantized:
         with torch.autocast(z.device.type, enabled=False):
-            return self.quantize(z.float())
+            return self.quantize(z.float(), entropy_weight)
 
     def ids_to_codes(self, ids: Tensor) -> Tensor:
         """ids [B, K] int64 -> codes [B, K, dim] float32."""
         with torch.autocast(ids.device.type, enabled=False):
             return self.look_up(ids)
 
-    def quantize(self, z: Tensor) -> Quantized:
+    def quantize(self, z: Tensor, entropy_weight: float) -> Quantized:
         raise NotImplementedError
 
     def look_up(self, ids: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class FSQ(Quantizer):
         super().__init__(len(levels), fsq.codebook_size)
         self.fsq = fsq
 
-    def quantize(self, z: Tensor) -> Quantized:
+    def quantize(self, z: Tensor, entropy_weight: float) -> Quantized:
         rounded, ids = self.fsq(z)
         ids = ids.long()
         return Quantized(straight_through(rounded, self.look_up(ids)), ids, z.new_zeros(()), {})
@@ -146,15 +146,15 @@ class LFQ(Quantizer):
         self.commitment_weight, self.temperature = commitment_weight, temperature
         self.register_buffer("powers", 2 ** torch.arange(bits), persistent=False)
 
-    def quantize(self, z: Tensor) -> Quantized:
+    def quantize(self, z: Tensor, entropy_weight: float) -> Quantized:
         z = unit(z)
         ids = ((z > 0) * self.powers).sum(-1)
         codes = self.look_up(ids)
         commitment = F.mse_loss(z, codes)
         loss, terms = self.commitment_weight * commitment, {"commitment": commitment.detach()}
-        if self.training and self.entropy_weight > 0:
+        if entropy_weight > 0:
             sample, batch = self.entropies(z.flatten(0, 1))
-            loss = loss + self.entropy_weight * (sample - batch)
+            loss = loss + entropy_weight * (sample - batch)
             terms |= entropy_terms(sample, batch)
         return Quantized(straight_through(z, codes), ids, loss, terms)
 
@@ -237,15 +237,15 @@ class VQ(Codebook):
     def codebook_vectors(self) -> Tensor:
         return unit(self.codebook.float())
 
-    def quantize(self, z: Tensor) -> Quantized:
+    def quantize(self, z: Tensor, entropy_weight: float) -> Quantized:
         z, table = unit(z), self.codebook_vectors()
         cosine = z @ table.T  # [B, K, V]
         ids = cosine.argmax(-1)
         result, to_inputs = self.chosen(z, ids, F.embedding(ids, table))
         loss, terms = result.loss + to_inputs, result.terms
-        if self.training and self.entropy_weight > 0:
+        if entropy_weight > 0:
             sample, batch = entropies(cosine.flatten(0, 1) / self.temperature)
-            loss = loss + self.entropy_weight * (sample - batch)
+            loss = loss + entropy_weight * (sample - batch)
             terms = terms | entropy_terms(sample, batch)
         return result._replace(loss=loss, terms=terms)
 
@@ -277,7 +277,7 @@ class VQEMA(Codebook):
     def codebook_vectors(self) -> Tensor:
         return unit(self.sums)
 
-    def quantize(self, z: Tensor) -> Quantized:
+    def quantize(self, z: Tensor, entropy_weight: float) -> Quantized:
         z, table = unit(z), self.codebook_vectors()
         ids = (z @ table.T).argmax(-1)
         result, _ = self.chosen(z, ids, F.embedding(ids, table))
@@ -321,7 +321,7 @@ class SimVQ(Codebook):
     def codebook_vectors(self) -> Tensor:
         return self.linear(self.fixed)
 
-    def quantize(self, z: Tensor) -> Quantized:
+    def quantize(self, z: Tensor, entropy_weight: float) -> Quantized:
         table = self.codebook_vectors()
         ids = (2 * z @ table.T - table.square().sum(-1)).argmax(-1)  # ‖z - e‖² without ‖z‖²
         result, to_inputs = self.chosen(z, ids, F.embedding(ids, table))
@@ -339,7 +339,7 @@ class KL(Quantizer):
         super().__init__(dim, codebook_size=0, in_dim=2 * dim)
         self.weight = weight
 
-    def quantize(self, z: Tensor) -> Quantized:
+    def quantize(self, z: Tensor, entropy_weight: float) -> Quantized:
         mean, log_variance = z.chunk(2, -1)  # [B, K, dim]
         log_variance = log_variance.clamp(-30, 20)
         nats = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
@@ -371,15 +371,15 @@ class SoftVQ(Quantizer):
         self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
         self.temperature, self.entropy_temperature = temperature, entropy_temperature
 
-    def quantize(self, z: Tensor) -> Quantized:
+    def quantize(self, z: Tensor, entropy_weight: float) -> Quantized:
         table = unit(self.codebook.float())  # [V, dim]
         # Detached as in the authors' code: the codebook learns from what its mixes become.
         cosine = unit(z) @ table.detach().T  # [B, K, V]
         codes = (cosine / self.temperature).softmax(-1) @ table
         loss, terms = z.new_zeros(()), {}
-        if self.training and self.entropy_weight > 0:
+        if entropy_weight > 0:
             sample, batch = entropies(cosine.flatten(0, 1) / self.entropy_temperature)
-            loss, terms = self.entropy_weight * (sample - batch), entropy_terms(sample, batch)
+            loss, terms = entropy_weight * (sample - batch), entropy_terms(sample, batch)
         return Quantized(codes, cosine.argmax(-1), loss, terms)
 
     def look_up(self, ids: Tensor) -> Tensor:

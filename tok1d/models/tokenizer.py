@@ -44,9 +44,14 @@ class Tokenizer(
         self.to_codes = nn.Linear(self.encoder.width, self.quantizer.in_dim)
         self.decoder = Decoder(config, self.quantizer.dim)
 
-    def encode_codes(self, images: Tensor, num_tokens: int | None = None) -> Quantized:
-        """images [B, 3, H, W] -> codes [B, k, dim], ids [B, k] (None for kl), and the quantizer's loss."""
-        return self.quantizer(self.to_codes(self.encoder(images, self._count(num_tokens))))
+    def encode_codes(
+        self, images: Tensor, num_tokens: int | None = None, entropy_weight: float = 0.0
+    ) -> Quantized:
+        """images [B, 3, H, W] -> codes [B, k, dim], ids [B, k] (None for kl), and the quantizer's loss, in
+        which the entropies of vq, lfq and softvq have `entropy_weight`.
+        """
+        z = self.to_codes(self.encoder(images, self._count(num_tokens)))  # [B, k, in_dim]
+        return self.quantizer(z, entropy_weight)
 
     def encode(self, images: Tensor, num_tokens: int | None = None) -> Tensor:
         """images [B, 3, H, W] in 0 … 1 -> token ids [B, k] int64; k is K unless the tokenizer is elastic.
@@ -68,9 +73,11 @@ class Tokenizer(
         self._count(ids.shape[1])
         return self.decode(self.quantizer.ids_to_codes(ids))
 
-    def forward(self, images: Tensor, num_tokens: int | None = None) -> Reconstruction:
+    def forward(
+        self, images: Tensor, num_tokens: int | None = None, entropy_weight: float = 0.0
+    ) -> Reconstruction:
         """images [B, 3, H, W] in 0 … 1 -> their reconstruction from `num_tokens` tokens (None: all K)."""
-        codes, ids, loss, terms = self.encode_codes(images, num_tokens)
+        codes, ids, loss, terms = self.encode_codes(images, num_tokens, entropy_weight)
         decoded = self.decoder(codes)
         return Reconstruction(decoded.images, ids, loss, terms, codes, decoded.features)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import torch
 
-from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, RunError, writes
 from tok1d.system import replacing
 from tok1d.training.parallelize import full_tensors, shard_like
@@ -68,14 +67,13 @@ def _fill(state: State, content: dict) -> None:
     state.counts |= {old.get(name, name): value for name, value in content["counts"].items()}
 
 
-def save_model(run: Run, model: Tokenizer) -> None:
-    weights = full_tensors(model.state_dict())
+def save_model(run: Run, state: State) -> None:
+    """Write `model/`, the averaged weights: the run is trained. Raises `RunError` when it cannot."""
+    weights = full_tensors(state.ema.state_dict())
     if not writes():
         return
-    plain = Tokenizer(model.config)
-    plain.load_state_dict(weights)
     with writable(run, "the model"), replacing(run / "model") as temporary:
-        plain.save_pretrained(temporary)
+        state.task.save(weights, temporary)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,12 @@
-"""Where a run's weights come from at its first step: nowhere, pretrained files, or another tokenizer."""
+"""Where a tokenizer's weights come from at a run's first step: nowhere, pretrained files, or another
+tokenizer. And, of any task, which weights learn.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -64,18 +67,22 @@ def write_report(run: Run, report: dict[str, Any]) -> None:
         run.write_json("load_report.json", report)
 
 
-def report_learning_parameters(run: Run, model: nn.Module, optimizers: list) -> None:
-    """Add to the run's report, between a backward pass and its step, which parameters learn.
+def report_learning_parameters(
+    run: Run, model: nn.Module, optimizers: list, part_of: Callable[[str], str]
+) -> None:
+    """Add to the run's report, between a backward pass and its step, which parameters learn, by the part that
+    `part_of` gives for a name.
 
     Raises `ConfigError` if a trainable one is in no optimizer or two, or is reached by no gradient, or a
     frozen one is in an optimizer.
     """
-    path = run / "load_report.json"
-    report = json.loads(path.read_text()) if path.exists() else {}
-    run.write_json("load_report.json", report | {"parameters": learning_report(model, optimizers)})
+    report = read_report(run)
+    run.write_json("load_report.json", report | {"parameters": learning_report(model, optimizers, part_of)})
 
 
-def learning_report(model: nn.Module, optimizers: list) -> list[dict[str, Any]]:
+def learning_report(
+    model: nn.Module, optimizers: list, part_of: Callable[[str], str]
+) -> list[dict[str, Any]]:
     """Tensors of each part: trainable, in an optimizer, with a gradient, with one that is not 0."""
     times_optimized = Counter(id(p) for o in optimizers for group in o.param_groups for p in group["params"])
     rows: dict[str, Counter] = {}
@@ -95,9 +102,3 @@ def learning_report(model: nn.Module, optimizers: list) -> list[dict[str, Any]]:
             bool(full_tensors(p.grad).any())),
         )  # fmt: skip
     return [{"part": part, **counts} for part, counts in rows.items()]
-
-
-def part_of(name: str) -> str:
-    """`encoder.vit.blocks.0.…` is part of encoder.vit, `decoder.blocks.0.…` of decoder."""
-    parts = name.split(".")
-    return ".".join(parts[:2]) if parts[0] == "encoder" else parts[0]

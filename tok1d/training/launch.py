@@ -28,8 +28,9 @@ from tqdm import tqdm
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import own_parameters, parse_train
-from tok1d.config.schema import TokenizerConfig, TrainConfig, TrainParams
+from tok1d.config.schema import LoopConfig, TokenizerConfig, TrainConfig, TrainParams
 from tok1d.data.dataset import ImageDataset, load_data
+from tok1d.data.loader import TrainingData
 from tok1d.distributed import (
     FailedOnOtherRank,
     Stopped,
@@ -44,7 +45,8 @@ from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import TRY_AGAIN, Run, RunError
 from tok1d.system import FOLLOWS, GRACE, end_with_stdin
 from tok1d.training.initialize import check_initialization
-from tok1d.training.train import check_batch, stop_signals, train
+from tok1d.training.task import Model, Task, TokenizerTask
+from tok1d.training.train import check_batch, fit, stop_signals, train
 
 STOPPED = TRY_AGAIN  # exit status: a checkpoint is written
 AFTER_FAILURE = 5.0  # seconds for the others once a process has failed: they may be waiting for it
@@ -62,14 +64,29 @@ def train_anywhere(
 
     Raises what `train` raises.
     """
-    if must_spawn(config) and not run.has_model:
+    return fit_anywhere(run, TokenizerTask(tokenizer_config, config), images, "train", on_log)
+
+
+def fit_anywhere(
+    run: Run,
+    task: Task[Model],
+    data: TrainingData,
+    command: str,
+    on_log: Callable[[dict[str, float]], None] = lambda record: None,
+) -> Model:
+    """`fit`, in `num_processes` new processes if there is to be more than one. What each of them runs is
+    `tok1d COMMAND`, with the parameters in the run folder.
+
+    Raises what `fit` raises.
+    """
+    if must_spawn(task.config) and not run.has_model:
         with stop_signals() as stop:
-            train_in_processes(run, config, images.fingerprint, stop, on_log)
-        return Tokenizer.from_pretrained(run / "model").eval()
-    return train(run, images, tokenizer_config, config, on_log)
+            train_in_processes(run, task.config, data.fingerprint, stop, command, on_log)
+        return task.load(run)
+    return fit(run, task, data, on_log)
 
 
-def must_spawn(config: TrainConfig) -> bool:
+def must_spawn(config: LoopConfig) -> bool:
     """Whether this process is to start those that train. Raises `ConfigError` if the batch does not divide by
     them, or there are fewer GPUs.
     """
@@ -85,11 +102,17 @@ def must_spawn(config: TrainConfig) -> bool:
 
 
 def train_in_processes(
-    run: Run, config: TrainConfig, fingerprint: str, stop: list, on_log: Callable[[dict[str, float]], None]
+    run: Run,
+    config: LoopConfig,
+    fingerprint: str,
+    stop: list,
+    command: str,
+    on_log: Callable[[dict[str, float]], None],
 ) -> None:
-    """Train in `num_processes` new processes; `on_log` receives the records as they appear in the run folder.
+    """Train in `num_processes` new processes of `tok1d COMMAND`; `on_log` receives the records as they appear
+    in the run folder.
 
-    `fingerprint` is that of the images to train on, `stop` a list that is no longer empty when training is to
+    `fingerprint` is that of the data to train on, `stop` a list that is no longer empty when training is to
     end. What the processes print goes to `processes.log`. Raises `Stopped`, `RunError`.
     """
     log = run / "processes.log"
@@ -101,7 +124,7 @@ def train_in_processes(
                 progress.update(record["step"] - progress.n)
                 on_log(record)
 
-        arguments = ["train", "-f", str(run / "params.yaml")]
+        arguments = [command, "-f", str(run / "params.yaml")]
         status = run_processes(arguments, config.num_processes, stop, look, out, {IMAGES: fingerprint})
         look()
     if status == STOPPED:
@@ -202,7 +225,7 @@ class Tail:
         return [json.loads(line) for line in lines]
 
 
-def bar(config: TrainConfig) -> tqdm:
+def bar(config: LoopConfig) -> tqdm:
     """A plain progress bar over the steps, seldom redrawn when nobody watches."""
     return tqdm(total=config.steps, desc="training", unit="step", mininterval=30 if headless() else 1)
 

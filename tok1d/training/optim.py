@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tok1d.config.schema import TrainConfig
-from tok1d.models.tokenizer import Tokenizer
+from tok1d.config.schema import LoopConfig
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0: five iterations bring every singular value to about 1
 
@@ -72,89 +72,77 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-def build_optimizers(
-    model: Tokenizer, config: TrainConfig, alignment: nn.Module | None = None
-) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for what maps vectors to vectors and AdamW for the rest.
+class ParamGroup(NamedTuple):
+    """Trainable parameters with one learning rate."""
 
-    `alignment` is a loss whose head learns with the model.
+    params: list[Tensor]
+    factor: float  # of the learning rate
+    maps: bool  # whether they map vectors to vectors; the others are vectors, and tables of them
+
+
+def param_groups(
+    named: Iterable[tuple[str, Tensor]],
+    blocks: Iterable[nn.Module] = (),
+    tables: tuple[str, ...] = (),
+    factor: Callable[[str], float] = lambda name: 1.0,
+) -> list[ParamGroup]:
+    """The trainable ones of these parameters: maps first, then the others, each by falling `factor` of their
+    names.
+
+    `tables` are parts of names: see `is_map`. Those in `blocks` are in groups of their own, because an
+    optimizer cannot mix whole tensors with those in pieces.
+    """
+    in_blocks = {id(p) for block in blocks for p in block.parameters()}
+    found: dict[tuple[bool, float, bool], list[Tensor]] = {(maps, 1.0, False): [] for maps in (True, False)}
+    for name, p in named:
+        if p.requires_grad:
+            found.setdefault((is_map(name, p, tables), factor(name), id(p) in in_blocks), []).append(p)
+    ordered = sorted(found, key=lambda key: (not key[0], -key[1], key[2]))
+    return [ParamGroup(found[key], factor=key[1], maps=key[0]) for key in ordered]
+
+
+def is_map(name: str, p: Tensor, tables: tuple[str, ...]) -> bool:
+    """A weight that maps vectors to vectors; not a vector, nor a table of them (positions, latents,
+    codebook), which has one of `tables` in its name.
+    """
+    return p.ndim >= 2 and not any(table in name for table in tables)
+
+
+def build_optimizers(groups: list[ParamGroup], config: LoopConfig) -> list[Optimizer]:
+    """AdamW for everything, or Muon for what maps vectors to vectors and AdamW for the rest.
 
     Patch embedding and pixel head are such maps too: with AdamW on them, as is usual for a language model's
     embedding and head, 32 tokens reach 20.3 dB where they reach 23.4 dB with Muon (64 px dashcam frames, 100
     s on two cores).
     """
     betas = (config.beta1, config.beta2)
-    matrices, rest = (
-        groups(model, config.encoder_lr_decay, True, alignment),
-        groups(model, config.encoder_lr_decay, False, alignment),
-    )
     muon = config.optimizer == "muon"
-    for group in matrices:
-        group["lr"] = group.pop("factor") * (config.muon_lr if muon else config.lr)
-    for group in rest:
-        group |= {"lr": group.pop("factor") * config.lr, "weight_decay": 0.0}
+    matrices = [
+        {"params": group.params, "lr": group.factor * (config.muon_lr if muon else config.lr)}
+        for group in groups
+        if group.maps
+    ]
+    rest = [
+        {"params": group.params, "lr": group.factor * config.lr, "weight_decay": 0.0}
+        for group in groups
+        if not group.maps
+    ]
     if muon:
         return [
             Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay),
             torch.optim.AdamW(rest, lr=config.lr, betas=betas, weight_decay=0.0, fused=True),
         ]
-    groups_of_all = [*matrices, *rest]
-    return [
-        torch.optim.AdamW(
-            groups_of_all, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True
-        )
-    ]
+    decay = config.weight_decay
+    return [torch.optim.AdamW([*matrices, *rest], lr=config.lr, betas=betas, weight_decay=decay, fused=True)]
 
 
-def discriminator_optimizer(discriminator: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW without weight decay, as a rule at the tokenizer's own learning rate."""
-    lr, betas = config.discriminator_lr or config.lr, (config.beta1, config.beta2)
+def discriminator_optimizer(discriminator: nn.Module, lr: float, config: LoopConfig) -> Optimizer:
+    """AdamW without weight decay."""
+    betas = (config.beta1, config.beta2)
     return torch.optim.AdamW(discriminator.parameters(), lr=lr, betas=betas, weight_decay=0.0, fused=True)
 
 
-def groups(model: Tokenizer, decay: float, maps: bool, alignment: nn.Module | None = None) -> list[dict]:
-    """Trainable parameters (those that are maps, or the others) by learning-rate factor, largest first.
-
-    Layer-wise decay, as BEiT (arXiv:2106.08254) fine-tunes: the last block of the encoder learns `decay`
-    times as fast as everything new, the block below it `decay²` times, and the embeddings slowest. Blocks are
-    in groups of their own, because an optimizer cannot mix whole tensors with those in pieces.
-    """
-    top = len(model.encoder.vit.blocks) + 1
-    by_factor: dict[tuple[float, bool], list] = {(1.0, False): []}
-    for name, p in _named(model, alignment):
-        if p.requires_grad and is_map(name, p) == maps:
-            layer = (
-                model.encoder.layer_of(name.removeprefix("encoder.")) if name.startswith("encoder.") else top
-            )
-            by_factor.setdefault((decay ** (top - layer), ".blocks." in name), []).append(p)
-    ordered = sorted(by_factor, key=lambda key: (-key[0], key[1]))
-    return [{"params": by_factor[key], "factor": key[0]} for key in ordered]
-
-
-def _named(model: Tokenizer, alignment: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters()
-    if alignment is not None:
-        yield from alignment.named_parameters(prefix="alignment")
-
-
-def is_map(name: str, p: Tensor) -> bool:
-    """A weight that maps vectors to vectors; not a vector, nor a table of them (positions, latents,
-    codebook).
-    """
-    tables = (
-        "latents",
-        "mask_tokens",
-        "token_positions",
-        "pos_embed",
-        "cls_token",
-        "reg_token",
-        "codebook",
-        "blend",
-    )
-    return p.ndim >= 2 and not any(table in name for table in tables)
-
-
-def set_learning_rate(optimizers: list, step: int, config: TrainConfig, factor: float = 1.0) -> None:
+def set_learning_rate(optimizers: list, step: int, config: LoopConfig, factor: float = 1.0) -> None:
     """Linear warm-up, then a cosine to 0 at the last step, all times `factor`."""
     warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
     share = max(0, step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)

@@ -1,8 +1,8 @@
 """One model on several devices: a copy on each (DDP), or the blocks' weights in pieces (FSDP2).
 
-`parallel: fsdp` shards the transformer blocks of both networks, with their averaged weights and the
-optimizer's moments; nearly all weights are there. The rest (embeddings, quantizer, pixel head) stays whole in
-every process, so losses and quantizers meet ordinary tensors. Checkpoints hold whole tensors either way, so a
+`parallel: fsdp` shards a task's transformer blocks, with their averaged weights and the optimizer's moments;
+nearly all weights are there. The rest (embeddings, heads, a tokenizer's quantizer) stays whole in every
+process, so losses and quantizers meet ordinary tensors. Checkpoints hold whole tensors either way, so a
 run may go on with another `parallel`, on another number of devices.
 
 And on one: compiled blocks, recomputed activations, channels-last images. Nothing of that changes what is
@@ -26,23 +26,28 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils import _pytree as pytree
 
-from tok1d.config.schema import TrainConfig
+from tok1d.config.schema import LoopConfig
 from tok1d.distributed import average_gradients, world_size
-from tok1d.losses.objective import Objective
-from tok1d.models.tokenizer import Tokenizer
 
 VARIANTS = 64  # sequence lengths (an elastic tokenizer's token counts) that one block is compiled for
 
 
-def apply_compile_and_recompute(model: Tokenizer, objective: Objective, config: TrainConfig) -> None:
-    """Prepare a training's networks in place; to be called once, before they are wrapped or used."""
-    model.encoder.recompute = model.decoder.recompute = config.activation_checkpointing
-    for module in (model.decoder.to_pixels, objective.perceptual, objective.discriminator):
-        if module is not None:
-            module.to(memory_format=torch.channels_last)
+def apply_compile_and_recompute(
+    model: nn.Module, blocks: Iterable[nn.Module], convolutional: Iterable[nn.Module], config: LoopConfig
+) -> None:
+    """Prepare a training's networks in place; to be called once, before they are wrapped or used.
+
+    Of `model`, each network with a `recompute` is told whether to; `convolutional` ones get their channels
+    last, and `blocks` are compiled.
+    """
+    for module in model.modules():
+        if hasattr(module, "recompute"):
+            module.recompute = config.activation_checkpointing
+    for module in convolutional:
+        module.to(memory_format=torch.channels_last)
     if config.compile:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
-        for block in [*model.encoder.vit.blocks, *model.decoder.blocks]:
+        for block in blocks:
             compile_block(block)
 
 
@@ -53,16 +58,15 @@ def compile_block(block: nn.Module) -> None:
     block.compile(dynamic=False)
 
 
-def shard(model: nn.Module, config: TrainConfig, device: torch.device) -> None:
-    """Cut the blocks of a tokenizer on `device` into a piece for each process, in place, if that is asked
-    for; before its optimizers are built.
+def shard(model: nn.Module, blocks: list[nn.Module], config: LoopConfig, device: torch.device) -> None:
+    """Cut the `blocks` of a model on `device` into a piece for each process, in place, if that is asked for;
+    before its optimizers are built.
     """
     if config.parallel != "fsdp" or world_size() == 1:
         return
     # It warns of changes in place to what a block returns: there are none.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(device.type, (world_size(),))
-    blocks = [*model.encoder.vit.blocks, *model.decoder.blocks]
     for block in blocks:
         fully_shard(block, mesh=mesh)
     of_blocks = {p for block in blocks for p in block.parameters()}
@@ -70,7 +74,9 @@ def shard(model: nn.Module, config: TrainConfig, device: torch.device) -> None:
 
 
 def wrap(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """The module to call in training: its gradients are means over all processes, after `whole_gradients`."""
+    """The module to call in training: its gradients are means over all processes, after
+    `average_unsharded_gradients`.
+    """
     if world_size() == 1 or isinstance(model, FSDPModule):
         return model
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Generic
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from tok1d.config.schema import TrainConfig
-from tok1d.losses.objective import Objective
-from tok1d.models.tokenizer import Tokenizer
-from tok1d.training.optim import build_optimizers, discriminator_optimizer
+from tok1d.training.optim import build_optimizers
 from tok1d.training.parallelize import shard, to_local
+from tok1d.training.task import Model, Task
 
 
 @dataclass
-class State:
-    model: Tokenizer
-    ema: Tokenizer  # averaged weights: what is evaluated and saved
-    objective: Objective
-    optimizers: list[Optimizer]  # of the model (and of an alignment head), then of the discriminator
+class State(Generic[Model]):
+    task: Task[Model]  # with the model, and the objective
+    ema: Model  # the model with averaged weights: what is evaluated and saved
+    model_optimizers: list[Optimizer]  # of the model, and of what learns with it
+    discriminator_optimizer: Optimizer | None
     counts: dict[str, float] = field(
         default_factory=lambda: {
             "step": 0,  # steps done, the skipped ones too
@@ -33,29 +32,32 @@ class State:
     )
 
     @classmethod
-    def new(cls, model: Tokenizer, config: TrainConfig, device: torch.device) -> State:
-        """The state before the first step, on `device`."""
-        ema = copy.deepcopy(model).requires_grad_(False).to(device)
-        objective = Objective(model, config).to(device)
-        model = model.to(device)
-        for each in (model, ema):
-            shard(each, config, device)
-        optimizers = build_optimizers(model, config, objective.alignment)
-        if objective.discriminator is not None:
-            optimizers.append(discriminator_optimizer(objective.discriminator, config))
-        return cls(model, ema, objective, optimizers)
+    def new(cls, task: Task[Model], device: torch.device) -> State[Model]:
+        """The state before the first step of a task that is built, on `device`."""
+        ema = copy.deepcopy(task.model).requires_grad_(False).to(device)
+        task.objective.to(device)
+        task.network = task.model.to(device)
+        for model in (task.model, ema):
+            shard(model, task.blocks(model), task.config, device)
+        optimizers = build_optimizers(task.param_groups(), task.config)
+        return cls(task, ema, optimizers, task.discriminator_optimizer())
+
+    @property
+    def model(self) -> Model:
+        return self.task.model
+
+    @property
+    def objective(self) -> nn.Module:
+        return self.task.objective
 
     @property
     def step(self) -> int:
         return self.counts["step"]
 
     @property
-    def model_optimizers(self) -> list[Optimizer]:
-        return self.optimizers[:-1] if self.objective.discriminator is not None else self.optimizers
-
-    @property
-    def discriminator_optimizer(self) -> Optimizer | None:
-        return self.optimizers[-1] if self.objective.discriminator is not None else None
+    def optimizers(self) -> list[Optimizer]:
+        last = self.discriminator_optimizer
+        return self.model_optimizers if last is None else [*self.model_optimizers, last]
 
     @torch.no_grad()
     def average(self, decay: float) -> None:

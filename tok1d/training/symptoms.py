@@ -250,18 +250,18 @@ def dead_parameters(case: Case) -> Diagnosis | None:
         if row.get("trainable") and not row.get("gradient_not_0", 1):
             evidence = f"no tensor of the {row['part']} had a gradient other than 0 at step 2"
             return case.finds("dead-parameters", 2, evidence, part=row["part"])
-    parts = ("encoder", "quantizer", "decoder")
-    for part in parts:
+    last = case.recent[-1] if case.recent else {}
+    norms = [key for key in last if key.startswith("grad_norm_")]  # of each part
+    for key in norms:
 
-        def dead(record: Record, part: str = part) -> bool:
-            norm = record.get(f"grad_norm_{part}", math.nan)
-            others = [record.get(f"grad_norm_{other}", 0.0) for other in parts if other != part]
+        def dead(record: Record, key: str = key) -> bool:
+            others = [record.get(other, 0.0) for other in norms if other != key]
             largest = max(filter(math.isfinite, others), default=0.0)
-            return largest > 0 and f"grad_norm_{part}" in record and not norm > DEAD * largest
+            return largest > 0 and key in record and not record[key] > DEAD * largest
 
-        if case.recent and all(map(dead, case.recent)):
-            norm = case.recent[-1][f"grad_norm_{part}"]
-            evidence = f"the {part}'s gradient norm is {norm:.2g}, while other parts' are not"
+        if all(map(dead, case.recent)):
+            part = key.removeprefix("grad_norm_")
+            evidence = f"the {part}'s gradient norm is {last[key]:.2g}, while other parts' are not"
             return case.finds("dead-parameters", case.since(dead), evidence, part=part)
     return None
 

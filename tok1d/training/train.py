@@ -1,8 +1,9 @@
-"""The training loop, on one page.
+"""The training loop, on one page; `train` for a tokenizer, `fit` for any task.
 
 Every random choice of step `s` (images, crops, number of tokens, noise) is a pure function of (seed, s), and
-a checkpoint holds everything else, so a killed run ends with the weights it would have had. A step itself is
-in `tok1d.training.step`, what it minimizes in `tok1d.losses.objective`.
+a checkpoint holds everything else, so a killed run ends with the weights it would have had. Read on in
+`tok1d.training.step`, a step itself; `tok1d.training.task`, what the loop needs of a model; and
+`tok1d.losses.objective`, what a tokenizer minimizes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.schema import TokenizerConfig, TrainConfig
+from tok1d.config.schema import LoopConfig, TokenizerConfig, TrainConfig
 from tok1d.data.dataset import ImageDataset
-from tok1d.data.loader import Loader
+from tok1d.data.loader import Loader, TrainingData
 from tok1d.distributed import (
     Stopped,
     all_ranks,
@@ -33,13 +33,14 @@ from tok1d.environment import headless
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, RunError
 from tok1d.training.checkpoints import load_checkpoint, save_checkpoint, save_model
-from tok1d.training.initialize import initialize_model, report_learning_parameters
+from tok1d.training.initialize import report_learning_parameters
 from tok1d.training.logbook import Logbook
 from tok1d.training.optim import set_learning_rate
 from tok1d.training.parallelize import apply_compile_and_recompute, wrap
 from tok1d.training.state import State
 from tok1d.training.step import train_step
 from tok1d.training.symptoms import advice
+from tok1d.training.task import Model, Task, TokenizerTask
 
 ROLLBACK_LR = 0.3  # the learning rate's factor after going back to a checkpoint
 
@@ -51,22 +52,32 @@ def train(
     config: TrainConfig,
     on_log: Callable[[dict[str, float]], None] = lambda record: None,
 ) -> Tokenizer:
-    """Train a tokenizer in `run`'s folder, from where it was left; a finished one is only loaded.
+    """`fit` a tokenizer to images; returns it with averaged weights."""
+    return fit(run, TokenizerTask(tokenizer_config, config), images, on_log)
+
+
+def fit(
+    run: Run,
+    task: Task[Model],
+    data: TrainingData,
+    on_log: Callable[[dict[str, float]], None] = lambda record: None,
+) -> Model:
+    """Train a task's model in `run`'s folder, from where it was left; a finished one is only loaded.
 
     In this process, together with those it was launched with (`tok1d.training.launch` starts some). Returns
     the averaged (EMA) weights, in eval mode. `on_log` receives each record of `metrics.jsonl`. Raises
     `ConfigError`, `RunError`, and `Stopped` when asked to stop.
     """
     with process_group(), stop_signals() as stop:
-        check_batch(config, world_size())
+        check_batch(task.config, world_size())
         if not any_rank(run.has_model):
             with run.lock():
-                return loop(run, images, tokenizer_config, config, on_log, stop)
+                return loop(run, task, data, on_log, stop)
     print(f"{run.path} is trained already: loading it")
-    return Tokenizer.from_pretrained(run / "model").eval()
+    return task.load(run)
 
 
-def check_batch(config: TrainConfig, processes: int) -> None:
+def check_batch(config: LoopConfig, processes: int) -> None:
     """Raises `ConfigError` if a batch cannot be cut into equal parts for each process."""
     parts = config.grad_accum_steps * processes
     if config.batch_size % parts:
@@ -77,44 +88,35 @@ def check_batch(config: TrainConfig, processes: int) -> None:
         )
 
 
-def loop(
-    run: Run,
-    images: ImageDataset,
-    tokenizer_config: TokenizerConfig,
-    config: TrainConfig,
-    on_log: Callable,
-    stop: list,
-) -> Tokenizer:
-    """`train` with the folder locked; a `stop` that is no longer empty ends it after a checkpoint."""
+def loop(run: Run, task: Task[Model], data: TrainingData, on_log: Callable, stop: list) -> Model:
+    """`fit` with the folder locked; a `stop` that is no longer empty ends it after a checkpoint."""
+    config = task.config
     accelerator = Accelerator(mixed_precision=precision(config))
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(config.seed)
-    model = Tokenizer(tokenizer_config)
-    initialize_model(run, model, config)
-    state = State.new(model, config, accelerator.device)
-    apply_compile_and_recompute(state.model, state.objective, config)
+    task.build(run)
+    state = State.new(task, accelerator.device)
+    apply_compile_and_recompute(task.model, task.blocks(task.model), task.convolutional(), config)
     if not all_ranks(restore(run, state)):
         save_checkpoint(run, state)  # to go back to; and a full disk shows now, not hours from now
-    network = wrap(state.model, accelerator)
-    logbook = Logbook(run, state, config, on_log)
-    run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.provenance)
+    task.network = wrap(task.model, accelerator)
+    logbook = Logbook(run, state, on_log)
+    run.write_manifest({"train": data.fingerprint}, logbook.seconds, task.provenance)
 
-    with Loader(images, config, accelerator.device, rank, world, state.step) as loader:
-        for _ in progress(state, config.steps):
-            set_learning_rate(state.optimizers, state.step, config, ROLLBACK_LR ** state.counts["rollbacks"])
-            torch.manual_seed(hash((config.seed, state.step, rank)) % 2**63)
-            logged = (state.step + 1) % config.log_every == 0 or state.step + 1 == config.steps
-            parts = loader.parts(state.step)
-            num_tokens = sample_num_tokens(state.step, tokenizer_config, config)
-            report = report_learning(run, state, config)
-            record = train_step(state, network, parts, num_tokens, config, accelerator, logged, report)
+    with Loader(data, config, accelerator.device, rank, world, state.step) as loader:
+        for step in progress(state, config.steps):
+            set_learning_rate(state.optimizers, step, config, ROLLBACK_LR ** state.counts["rollbacks"])
+            torch.manual_seed(hash((config.seed, step, rank)) % 2**63)
+            logged = (step + 1) % config.log_every == 0 or step + 1 == config.steps
+            parts = loader.parts(step)
+            record = train_step(state, parts, accelerator, logged, report_learning(run, state))
             state.counts["step"] += 1
             if state.counts["nonfinite_streak"] >= config.nan_patience:
                 roll_back(run, state, logbook)
                 continue
             if logged:
                 lr = state.model_optimizers[-1].param_groups[0]["lr"]
-                record = {"step": state.step, "num_tokens": num_tokens, "lr": lr} | record
+                record = {"step": state.step} | task.settings(step) | {"lr": lr} | record
                 record["skipped"] = state.counts["skipped"]
                 logbook.write(record, loader.waited)
             stopping = any_rank(bool(stop))
@@ -124,8 +126,8 @@ def loop(
                 save_checkpoint(run, state)
             if stopping and state.step < config.steps:
                 raise Stopped(f"stopped at step {state.step}; the same command continues from there")
-    save_model(run, state.ema)
-    run.write_manifest({"train": images.fingerprint}, logbook.seconds, state.objective.provenance)
+    save_model(run, state)
+    run.write_manifest({"train": data.fingerprint}, logbook.seconds, task.provenance)
     return state.ema.eval()
 
 
@@ -140,13 +142,13 @@ def restore(run: Run, state: State) -> bool:
     return found
 
 
-def report_learning(run: Run, state: State, config: TrainConfig) -> Callable[[], None]:
+def report_learning(run: Run, state: State) -> Callable[[], None]:
     """Once, with gradients there: which weights learn. Not at step 0, where a head that starts at 0 lets no
     gradient through.
     """
-    if state.step != min(1, config.steps - 1):
+    if state.step != min(1, state.task.config.steps - 1):
         return lambda: None
-    return lambda: report_learning_parameters(run, state.model, state.model_optimizers)
+    return lambda: report_learning_parameters(run, state.model, state.model_optimizers, state.task.part_of)
 
 
 def roll_back(run: Run, state: State, logbook: Logbook) -> None:
@@ -166,25 +168,10 @@ def roll_back(run: Run, state: State, logbook: Logbook) -> None:
     logbook.rolled_back(evidence, step)
 
 
-def precision(config: TrainConfig) -> str:
+def precision(config: LoopConfig) -> str:
     if config.mixed_precision == "auto":
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     return config.mixed_precision
-
-
-def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig) -> int:
-    """How many tokens step `step` keeps: all K, or once an elastic tokenizer has learned to use them a random
-    prefix.
-
-    Counts are drawn from 1, 2, 4 … K (nested dropout, Rippel et al. 2014; powers of two as in FlexTok,
-    arXiv:2502.13967). All tokens for the first 40 % of the steps is the best of the schedules tried: toy
-    roads at 64 px, 32 tokens, 300 steps of muon, mean PSNR of 1, 8 and 32 tokens 20.55 dB; after 20 % 20.44,
-    after 10 % 20.28, from step 0 20.27 dB. `python -m benchmarks.elastic_schedules` draws the loss against
-    the step: outputs/published/elastic-schedules.png.
-    """
-    if not tokenizer.elastic or step < config.elastic_warmup_fraction * config.steps:
-        return tokenizer.num_latent_tokens
-    return int(np.random.default_rng((config.seed, 2, step)).choice(tokenizer.token_counts))
 
 
 @contextmanager
