@@ -36,6 +36,9 @@ class TokenizerConfig(Config):
     """The network. Sizes are timm's ViTs; `nano` (width 128, 2 blocks) is for CPUs."""
 
     image_size: Int = Field(64, ge=8, le=2048, description="side of the square images, in pixels")
+    encoder: Literal["vit", "linear"] = Field(
+        "vit", description="vit, or linear: the ids of a linear code that is fitted to the training images"
+    )
     patch_size: Int = Field(16, ge=2, le=64, description="side of a ViT patch, in pixels")
     encoder_size: Size = Field("nano", description="ViT encoder: nano, T, S, B or L")
     decoder_size: Size = Field("nano", description="ViT decoder: nano, T, S, B or L")
@@ -48,6 +51,9 @@ class TokenizerConfig(Config):
     )
     decoder_head: Literal["patch", "cnn"] = Field(
         "patch", description="patch: one linear map a patch; cnn: VQGAN's convolutional decoder"
+    )
+    decoder_refine: Literal["none", "nano", "small", "base"] = Field(
+        "none", description="size of the convolutional network that refines decoded pixels"
     )
     cnn_channels: Int = Field(128, ge=32, le=1024, multiple_of=32, description="channels at full resolution")
     cnn_multipliers: Counts = Field((1, 1, 2, 2, 4), description="times as many, from full resolution down")
@@ -94,6 +100,10 @@ class TokenizerConfig(Config):
             near = max(-(-8 // patch), min(round(size / patch), 2048 // patch)) * patch
             raise ValueError(
                 f"image_size={size} is no multiple of patch_size={patch}: type image_size={near}"
+            )
+        if self.encoder == "linear" and (self.quantizer != "fsq" or self.encoder_init != "random"):
+            raise ValueError(
+                "encoder=linear has ids of FSQ's levels and no network: type quantizer=fsq encoder_init=random"
             )
         doublings = len(self.cnn_multipliers) - 1
         if self.decoder_head == "cnn" and 2**doublings != patch:
@@ -167,6 +177,9 @@ class StartConfig(Config):
     )
     encoder_lr_decay: Float = Field(1.0, gt=0, le=1, description="learning-rate factor per block downwards")
     init_from: Text = Field("", description="run folder, model folder or hub id of a tokenizer to fine-tune")
+    trainable: Literal["all", "decoder", "refine"] = Field(
+        "all", description="all, or only the decoder, or what refines it: ids then stay as they are"
+    )
 
 
 def _perceptual(value: str) -> str:

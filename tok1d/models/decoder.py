@@ -103,7 +103,7 @@ def conv3(channels: int, out: int) -> nn.Conv2d:
 
 class Decoded(NamedTuple):
     images: Tensor  # [B, 3, H, W], about 0 … 1, not clamped
-    features: Tensor  # [B, N, D], the patches after the middle block
+    features: Tensor | None  # [B, N, D], the patches after the middle block
 
 
 class Decoder(nn.Module):

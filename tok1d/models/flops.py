@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tok1d.config.schema import TokenizerConfig
 from tok1d.models.decoder import Decoder
 from tok1d.models.encoder import Encoder
+from tok1d.models.linear import LinearTokenizer
 from tok1d.models.quantizers import build_quantizer
+from tok1d.models.refine import RefiningDecoder
 
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}  # dense bf16 FLOP/s
 
@@ -21,8 +23,15 @@ def forward_flops(config: TokenizerConfig) -> int:
     """Of encoding and decoding one image with all tokens."""
     dim, K = build_quantizer(config).dim, config.num_latent_tokens
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        Encoder(config)(torch.empty(1, 3, config.image_size, config.image_size), K)
-        Decoder(config, dim)(torch.empty(1, K, dim))
+        image = torch.empty(1, 3, config.image_size, config.image_size)
+        if config.encoder == "vit":
+            Encoder(config)(image, K)
+            Decoder(config, dim)(torch.empty(1, K, dim))
+        else:
+            linear = LinearTokenizer(config.image_size, K, config.fsq_levels)
+            linear.synthesize((linear.analyze(image)[:, linear.places] @ linear.basis) @ linear.basis.T)
+        if config.decoder_refine != "none":
+            RefiningDecoder(config.decoder_refine, K)(image, K)
     return counter.get_total_flops()
 
 

@@ -128,6 +128,10 @@ class FSQ(Quantizer):
     def look_up(self, ids: Tensor) -> Tensor:
         return self.fsq.indices_to_codes(ids)
 
+    def codes_to_ids(self, codes: Tensor) -> Tensor:
+        """Codes as `ids_to_codes` gives them, [B, K, dim] -> ids [B, K]."""
+        return self.fsq.codes_to_indices(codes.float()).round().long()
+
 
 class LFQ(Quantizer):
     """Lookup-free quantization (MAGVIT-v2, arXiv:2310.05737): the sign of each number is one bit.

@@ -1,5 +1,7 @@
 """The 1D image tokenizer: an image becomes K discrete tokens and comes back (TiTok, arXiv:2406.07550)."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import torch
@@ -7,9 +9,11 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from tok1d.config.schema import TokenizerConfig
-from tok1d.models.decoder import Decoder
+from tok1d.models.decoder import Decoded, Decoder
 from tok1d.models.encoder import Encoder
+from tok1d.models.linear import LinearTokenizer
 from tok1d.models.quantizers import NO_IDS, Quantized, build_quantizer
+from tok1d.models.refine import RefiningDecoder
 
 
 class Reconstruction(NamedTuple):
@@ -18,7 +22,7 @@ class Reconstruction(NamedTuple):
     loss: Tensor  # scalar, the quantizer's own loss
     terms: dict[str, Tensor]  # what that loss consists of, by name; detached, to log
     codes: Tensor  # [B, k, dim]
-    features: Tensor  # [B, N, D], the decoder's patches after its middle block
+    features: Tensor | None  # [B, N, D], the ViT decoder's patches after its middle block
 
 
 class Tokenizer(
@@ -39,10 +43,19 @@ class Tokenizer(
     def __init__(self, config: TokenizerConfig):
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
         self.quantizer = build_quantizer(config)
-        self.to_codes = nn.Linear(self.encoder.width, self.quantizer.in_dim)
-        self.decoder = Decoder(config, self.quantizer.dim)
+        self.encoder: Encoder | LinearTokenizer
+        if config.encoder == "linear":
+            K = config.num_latent_tokens
+            self.encoder = LinearTokenizer(config.image_size, K, config.fsq_levels, "centroids")
+        else:
+            self.encoder = Encoder(config)
+            self.to_codes = nn.Linear(self.encoder.width, self.quantizer.in_dim)
+            self.decoder = Decoder(config, self.quantizer.dim)
+        most = config.num_latent_tokens if config.elastic else 1
+        size = config.decoder_refine
+        self.refine = RefiningDecoder(size, most) if size != "none" else None
+        self.frozen: list[nn.Module] = []  # stay in eval mode
 
     def encode_codes(
         self, images: Tensor, num_tokens: int | None = None, entropy_weight: float = 0.0
@@ -50,7 +63,11 @@ class Tokenizer(
         """images [B, 3, H, W] -> codes [B, k, dim], ids [B, k] (None for kl), and the quantizer's loss, in
         which the entropies of vq, lfq and softvq have `entropy_weight`.
         """
-        z = self.to_codes(self.encoder(images, self._count(num_tokens)))  # [B, k, in_dim]
+        count = self._count(num_tokens)
+        if isinstance(self.encoder, LinearTokenizer):
+            ids = self.encoder.encode(images, count)
+            return Quantized(self.quantizer.ids_to_codes(ids), ids, images.new_zeros(()), {})
+        z = self.to_codes(self.encoder(images, count))  # [B, k, in_dim]
         return self.quantizer(z, entropy_weight)
 
     def encode(self, images: Tensor, num_tokens: int | None = None) -> Tensor:
@@ -66,7 +83,17 @@ class Tokenizer(
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, k, dim] -> images [B, 3, H, W], clamped to 0 … 1."""
-        return self.decoder(codes).images.clamp(0, 1)
+        return self._decode(codes).images.clamp(0, 1)
+
+    def _decode(self, codes: Tensor) -> Decoded:
+        """codes [B, k, dim] -> images [B, 3, H, W], not clamped, and the ViT decoder's features."""
+        if isinstance(self.encoder, LinearTokenizer):
+            decoded = Decoded(self.encoder.decode_ids(self.quantizer.codes_to_ids(codes)), None)
+        else:
+            decoded = self.decoder(codes)
+        if self.refine is None:
+            return decoded
+        return decoded._replace(images=self.refine(decoded.images, codes.shape[1]))
 
     def decode_ids(self, ids: Tensor) -> Tensor:
         """token ids [B, k] -> images [B, 3, H, W], clamped to 0 … 1."""
@@ -78,7 +105,7 @@ class Tokenizer(
     ) -> Reconstruction:
         """images [B, 3, H, W] in 0 … 1 -> their reconstruction from `num_tokens` tokens (None: all K)."""
         codes, ids, loss, terms = self.encode_codes(images, num_tokens, entropy_weight)
-        decoded = self.decoder(codes)
+        decoded = self._decode(codes)
         return Reconstruction(decoded.images, ids, loss, terms, codes, decoded.features)
 
     def _count(self, num_tokens: int | None) -> int:
@@ -97,4 +124,24 @@ class Tokenizer(
 
     @property
     def device(self) -> torch.device:
-        return self.encoder.latents.device
+        return self.encoder.mean.device
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight of the layer that makes pixels: there VQGAN's adaptive weight compares gradients."""
+        return self.refine.conv_out.weight if self.refine is not None else self.decoder.last_layer
+
+    def learn_only(self, what: str) -> None:
+        """Freeze all but the `decoder` (with what refines it), or all but `refine`; `all` learns all. Ids stay
+        as they are in either case.
+        """
+        names = {"decoder": ("decoder", "refine"), "refine": ("refine",)}.get(what)
+        self.frozen = [] if names is None else [m for n, m in self.named_children() if n not in names]
+        for module in self.frozen:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Tokenizer:
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self

@@ -14,10 +14,12 @@ from torch import nn
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import StartConfig, TokenizerConfig, TrainConfig
+from tok1d.data.dataset import ImageDataset
 from tok1d.distributed import is_main
 from tok1d.losses.frozen import loss_checkpoints
 from tok1d.models.encoder import Encoder
 from tok1d.models.finetune import load_from_tokenizer
+from tok1d.models.linear import LinearTokenizer
 from tok1d.models.pretrained import load_pretrained_encoder
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
@@ -37,24 +39,48 @@ def check_initialization(run: Run, tokenizer: TokenizerConfig, config: TrainConf
         with torch.random.fork_rng(devices=[]):
             if config.init_from:
                 report = load_from_tokenizer(Tokenizer(tokenizer), config)
+            elif tokenizer.encoder == "linear":
+                report = LINEAR_REPORT
             else:
                 report = load_pretrained_encoder(Encoder(tokenizer), tokenizer, config)
         write_report(run, report)
     return report
 
 
-def initialize_model(run: Run, model: Tokenizer, start: StartConfig) -> None:
+LINEAR_REPORT = {  # of a code that is fitted to the training images, before the first step
+    "network": "linear code", "source": "fitted to the training images", "tensors": [],
+    "fair_pair": "any other seed", "differences_from_plain_random": [],
+}  # fmt: skip
+MOST_FITTED = 5000  # images that a linear code is fitted to, evenly over all
+
+
+def initialize_model(
+    run: Run, model: Tokenizer, start: StartConfig, images: ImageDataset | None = None
+) -> None:
     """Give a freshly built `model` the weights it starts from, and freeze what is to stay.
 
     A run that has begun takes its weights from its checkpoint. What `prepare_start` has proven of a file
     (by its sha256) is not proven again. Random choices elsewhere are not disturbed. Raises `ConfigError`.
     """
+    linear = isinstance(model.encoder, LinearTokenizer)
     if run.begun:
-        model.encoder.freeze(start.encoder_freeze)
+        if not linear:
+            model.encoder.freeze(start.encoder_freeze)
     elif start.init_from:
         write_report(run, load_from_tokenizer(model, start))
+    elif linear:
+        if images is None:
+            raise ConfigError("encoder=linear is fitted to images: give train() a data set of images")
+        model.encoder.fit(pictures(images))
+        write_report(run, LINEAR_REPORT)
     else:
         write_report(run, load_pretrained_encoder(model.encoder, model.config, start, read_report(run)))
+    model.learn_only(start.trainable)
+
+
+def pictures(images: ImageDataset, most: int = MOST_FITTED) -> list[torch.Tensor]:
+    """Whole images, uint8 [3, h, w] each, evenly over the data set: what a linear code is fitted to."""
+    return [torch.from_numpy(images[i].transpose(2, 0, 1).copy()) for i in images.evenly_spaced(most)]
 
 
 def read_report(run: Run) -> dict[str, Any]:

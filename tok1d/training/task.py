@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tok1d.config.schema import LoopConfig, TokenizerConfig, TrainConfig
-from tok1d.data.dataset import to_float
+from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.losses.objective import Objective, Terms, ramp
 from tok1d.losses.statistics import of_batch, statistics
+from tok1d.models.linear import LinearTokenizer
 from tok1d.models.tokenizer import Reconstruction, Tokenizer
 from tok1d.runs import Run
 from tok1d.training.initialize import initialize_model
@@ -154,14 +155,17 @@ class TokenizerTask(Task[Tokenizer]):
     config: TrainConfig
     objective: Objective
 
-    def __init__(self, tokenizer_config: TokenizerConfig, config: TrainConfig):
+    def __init__(
+        self, tokenizer_config: TokenizerConfig, config: TrainConfig, images: ImageDataset | None = None
+    ):
+        """`images` are those that a linear code is fitted to, with encoder=linear."""
         super().__init__(config)
-        self.tokenizer_config = tokenizer_config
+        self.tokenizer_config, self.images = tokenizer_config, images
 
     def build(self, run: Run | None = None) -> None:
         self.model = Tokenizer(self.tokenizer_config)
         if run is not None:
-            initialize_model(run, self.model, self.config)
+            initialize_model(run, self.model, self.config, self.images)
         self.objective = Objective(self.model, self.config)
 
     def save(self, weights: dict[str, Tensor], folder: Path) -> None:
@@ -186,7 +190,7 @@ class TokenizerTask(Task[Tokenizer]):
             config.entropy_weight, config.entropy_weight_end, step, config.entropy_decay_steps
         )
         output = self.network(batch, self._num_tokens(step), entropy_weight)
-        value, terms = self.objective(output, batch, step, self.model.decoder.last_layer)
+        value, terms = self.objective(output, batch, step, self.model.last_layer)
         return Loss(value, terms, output)
 
     def playing(self, step: int) -> bool:
@@ -208,13 +212,14 @@ class TokenizerTask(Task[Tokenizer]):
         return of_batch(means, parts)
 
     def parts(self) -> dict[str, list[Tensor]]:
-        """`quantizer` is all between encoder and decoder."""
-        model = self.model
-        return {
-            "encoder": list(model.encoder.parameters()),
-            "decoder": list(model.decoder.parameters()),
-            "quantizer": [*model.to_codes.parameters(), *model.quantizer.parameters()],
-        }
+        """`quantizer` is all between encoder and decoder, `decoder` with what refines it."""
+        parts: dict[str, list[Tensor]] = {"encoder": [], "decoder": [], "quantizer": []}
+        of = {"to_codes": "quantizer", "refine": "decoder"}
+        for name, p in self.model.named_parameters():
+            if p.requires_grad:
+                child = name.split(".")[0]
+                parts[of.get(child, child)].append(p)
+        return {part: parameters for part, parameters in parts.items() if parameters}
 
     def part_of(self, name: str) -> str:
         """`encoder.vit.blocks.0.…` is part of encoder.vit, `decoder.blocks.0.…` of decoder."""
@@ -222,15 +227,19 @@ class TokenizerTask(Task[Tokenizer]):
         return ".".join(parts[:2]) if parts[0] == "encoder" else parts[0]
 
     def blocks(self, model: Tokenizer) -> list[nn.Module]:
+        if isinstance(model.encoder, LinearTokenizer):
+            return []
         return [*model.encoder.vit.blocks, *model.decoder.blocks]
 
     def convolutional(self) -> list[nn.Module]:
         objective = self.objective
-        found = (self.model.decoder.to_pixels, objective.perceptual, objective.discriminator)
+        head = None if isinstance(self.model.encoder, LinearTokenizer) else self.model.decoder.to_pixels
+        found = (head, self.model.refine, objective.perceptual, objective.discriminator)
         return [module for module in found if module is not None]
 
     def param_groups(self) -> list[ParamGroup]:
-        return tokenizer_groups(self.model, self.config.encoder_lr_decay, self.objective.alignment)
+        blocks = self.blocks(self.model)
+        return tokenizer_groups(self.model, blocks, self.config.encoder_lr_decay, self.objective.alignment)
 
     def discriminator_optimizer(self) -> Optimizer | None:
         discriminator, config = self.objective.discriminator, self.config
@@ -241,11 +250,15 @@ class TokenizerTask(Task[Tokenizer]):
 
 TABLES = (
     "latents", "mask_tokens", "token_positions", "pos_embed", "cls_token", "reg_token", "codebook", "blend",
+    "refine.conv_out", "film", "condition",
 )  # fmt: skip
 
 
 def tokenizer_groups(
-    model: Tokenizer, encoder_lr_decay: float = 1.0, alignment: nn.Module | None = None
+    model: Tokenizer,
+    blocks: list[nn.Module],
+    encoder_lr_decay: float = 1.0,
+    alignment: nn.Module | None = None,
 ) -> list[ParamGroup]:
     """What learns of a tokenizer, and of the head of an alignment loss, by learning rate.
 
@@ -254,7 +267,7 @@ def tokenizer_groups(
     embeddings slowest.
     """
     encoder = model.encoder
-    top = len(encoder.vit.blocks) + 1
+    top = 0 if isinstance(encoder, LinearTokenizer) else len(encoder.vit.blocks) + 1
 
     def factor(name: str) -> float:
         new = not name.startswith("encoder.")
@@ -265,7 +278,7 @@ def tokenizer_groups(
         if alignment is not None:
             yield from alignment.named_parameters(prefix="alignment")
 
-    return param_groups(named(), [*encoder.vit.blocks, *model.decoder.blocks], TABLES, factor)
+    return param_groups(named(), blocks, TABLES, factor)
 
 
 def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig) -> int:

@@ -53,7 +53,7 @@ def train(
     on_log: Callable[[dict[str, float]], None] = lambda record: None,
 ) -> Tokenizer:
     """`fit` a tokenizer to images; returns it with averaged weights."""
-    return fit(run, TokenizerTask(tokenizer_config, config), images, on_log)
+    return fit(run, TokenizerTask(tokenizer_config, config, images), images, on_log)
 
 
 def fit(
