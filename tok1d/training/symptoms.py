@@ -3,7 +3,8 @@
 All of them look at the last stretch of steps (`Case.tail`) and use medians, for single batches are noisy. The
 thresholds below separate the sick from the healthy runs of tests/test_doctor.py.
 
-Each ends in its advice: parameters to type, chosen by what the run was trained with.
+Each ends in its advice: parameters to type, chosen by what the run was trained with. `PLOTS` are the curves
+that show it. A diagnosis is complete with its name and meaning in `tok1d.config.registry.DIAGNOSES`.
 """
 
 from __future__ import annotations
@@ -333,4 +334,36 @@ def data_bound(case: Case) -> Diagnosis | None:
 CHECKS = (
     nan, diverging, exploding_gradient, dead_parameters, collapse, mean_image, discriminator_winning,
     data_bound,
+)  # fmt: skip
+
+
+class Plot(NamedTuple):
+    """A small plot of the doctor's panel: its title, which keys of a record it shows by which label, how."""
+
+    title: str
+    curves: dict[str, str]  # key -> label
+    names: tuple[str, ...] = ()  # the diagnoses that it shows
+    log: bool = False
+    share: bool = False  # 0 … 1, in per cent
+
+
+PLOTS = (
+    Plot("loss terms", {
+        "l1": "L1", "l2": "L2", "charbonnier": "Charbonnier", "perceptual": "perceptual", "align": "align",
+        "commitment": "commitment", "kl": "KL", "entropy_sample": "entropy/token",
+        "entropy_batch": "entropy/batch",
+    }, ("diverging", "gan-onset"), log=True),
+    Plot("gradient norm", {
+        "grad_norm_encoder": "encoder", "grad_norm_quantizer": "quantizer", "grad_norm_decoder": "decoder",
+    }, ("nan", "exploding-gradient", "dead-parameters"), log=True),
+    Plot("variation over images", {
+        "variation": "reconstructions", "token_variation": "tokens",
+    }, ("mean-image", "collapse"), share=True),
+    Plot("codes of a batch", {
+        "codes_used": "in use", "perplexity": "effective (perplexity)",
+    }, ("collapse",)),
+    Plot("discriminator's logits", {
+        "logits_real": "images", "logits_fake": "reconstructions",
+    }, ("discriminator-winning",)),
+    Plot("waiting for images", {"loader_wait": ""}, ("data-bound",), share=True),
 )  # fmt: skip
