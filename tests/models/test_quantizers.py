@@ -86,7 +86,7 @@ def test_its_row_of_the_registry_is_what_its_class_does(name):
     if row.dim:
         assert quantizer.dim == params[row.dim]
     z = inputs(quantizer).requires_grad_()
-    codes, _, _, terms = quantizer(z)
+    codes, _, _, terms = quantizer(z, ENTROPY_WEIGHT)
     logged = {"commitment": ["commitment"], "entropy": ["entropy_sample", "entropy_batch"], "kl": ["kl"]}
     assert set(terms) == {term for part in row.losses for term in logged.get(part, [])}
     if row.sphere and not row.continuous:
