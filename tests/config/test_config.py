@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import parse, parse_train, read_params
+from tok1d.config.registry import QUANTIZERS
 from tok1d.config.schema import (
     NOTEBOOKS,
     EvalConfig,
@@ -55,8 +56,8 @@ def sentence(**params) -> str:
         ("max_unreadable", "5%", "must be a number, got '5%': for example type max_unreadable=0.01"),
         ("seed", 2**31, "must be less than 2147483648"),
         ("image_size", 100, "image_size=100 is no multiple of patch_size=16: type image_size=96"),
-        ("quantizer", "fsqs", "softvq, kl, got 'fsqs': for example type quantizer=fsq"),
-        ("quantizer", 3, "must be one of fsq, vq, vq_ema, lfq, simvq, softvq, kl, got 3"),
+        ("quantizer", "fsqs", f"{', '.join(QUANTIZERS)}, got 'fsqs': for example type quantizer=fsq"),
+        ("quantizer", 3, f"must be one of {', '.join(QUANTIZERS)}, got 3"),
         ("encoder_size", "b", "one of nano, T, S, B, L, got 'b': for example type encoder_size=B"),
         ("encoder_size", "large", "for example type encoder_size=L"),
         (

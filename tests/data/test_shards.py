@@ -13,7 +13,7 @@ from PIL import Image
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import DataConfig
-from tok1d.data.shards import braces
+from tok1d.data.shards import find
 from tok1d.data.sources import find_sources
 
 webdataset = pytest.importorskip("webdataset")
@@ -125,7 +125,15 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
     assert len(load(data, tmp_path, max_unreadable=0.5)) == 5
 
 
-def test_braces():
-    assert braces("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
-    assert braces("{x,yy}/{0..1}.tar") == ["x/0.tar", "x/1.tar", "yy/0.tar", "yy/1.tar"]
-    assert braces("plain.tar") == ["plain.tar"]
+def test_braces(tmp_path):
+    raw = {"a.png": encoded(0)}
+    tars = [add(tmp_path / f"{name}.tar", raw) for name in ("x-08", "x-09", "x-10", "yy-10", "odd{", "{7}")]
+    for pattern, wanted in {
+        "x-{08..10}": tars[:3], "x-{08..10..2}": [tars[0], tars[2]], "{yy,x}-10": [tars[3], tars[2]],
+        "x-0{9,8}": [tars[1], tars[0]], "{x-{09,10},yy-10}": tars[1:4], "x-{10..09}": [tars[2], tars[1]],
+        "odd{": [tars[4]], "{7}": [tars[5]],
+    }.items():  # fmt: skip
+        assert find(str(tmp_path / f"{pattern}.tar")) == wanted, pattern
+    assert sentence(tmp_path / "x-{08..10.tar", tmp_path).endswith(
+        "x-{08..10.tar lacks a brace: type data=train-{0000..0099}.tar"
+    )

@@ -4,15 +4,16 @@ import copy
 
 import pytest
 import torch
-from quantizer_cases import CASES, DISCRETE, ENTROPY_WEIGHT, build, inputs, step
+from quantizer_cases import CASES, DISCRETE, ENTROPY_WEIGHT, build, inputs, row_of, step
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import parse
+from tok1d.config.registry import QUANTIZERS, number_of_codes
 from tok1d.config.schema import DataConfig, EvalConfig, TokenizerConfig, TrainConfig
 from tok1d.data.dataset import load_data
 from tok1d.evaluation.evaluate import evaluate, reconstruct
 from tok1d.jupyter.tables import show_table
-from tok1d.models.quantizers import QUANTIZERS
+from tok1d.models.quantizers import QUANTIZER_CLASSES
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers
 from tok1d.training.task import tokenizer_groups
@@ -32,7 +33,7 @@ def test_shapes_ids_and_terms(case):
     codes, ids, loss, terms = quantizer(z, ENTROPY_WEIGHT)
     assert codes.shape == (4, 6, quantizer.dim) and codes.dtype == torch.float32
     assert loss.ndim == 0 and all(t.ndim == 0 and not t.requires_grad for t in terms.values())
-    if case == "kl":
+    if not row_of(case).codes:
         assert ids is None and quantizer.codebook_size == 0
     else:
         assert ids.shape == (4, 6) and ids.dtype == torch.int64
@@ -43,7 +44,7 @@ def test_shapes_ids_and_terms(case):
         "entropy_batch": -ENTROPY_WEIGHT,
         "kl": 1e-4,
     }
-    both_ways = {"commitment": 1.25} if case.startswith(("vq+", "simvq")) or case == "vq" else {}
+    both_ways = {"commitment": 1.25} if "codebook" in row_of(case).losses else {}
     total = sum((weights | both_ways)[name] * term.item() for name, term in terms.items())
     assert loss.item() == pytest.approx(total, abs=1e-6), "the loss is its weighted terms"
 
@@ -74,9 +75,32 @@ def test_gradients_reach_inputs_and_parameters(case):
     assert (z.grad.abs().sum(-1) > 0).all(), "codes let gradients through to every token"
     output.loss.backward() if output.loss.requires_grad else None
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in quantizer.parameters())
-    assert {name for name, _ in quantizer.named_parameters()} == {
-        "vq": {"codebook"}, "softvq": {"codebook"}, "simvq": {"linear.weight"},
-    }.get(case.split("+")[0], set())  # fmt: skip
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_its_row_of_the_registry_is_what_its_class_does(name):
+    """Whoever may not build one reads the row: the parameters' checks, the doctor, fine-tuning."""
+    row, quantizer = QUANTIZERS[name], build(name)
+    params = dict(codebook_size=64, codebook_dim=4, fsq_levels=(8, 5, 5))
+    assert quantizer.codebook_size == number_of_codes(name, params)
+    if row.dim:
+        assert quantizer.dim == params[row.dim]
+    z = inputs(quantizer).requires_grad_()
+    codes, _, _, terms = quantizer(z, ENTROPY_WEIGHT)
+    logged = {"commitment": ["commitment"], "entropy": ["entropy_sample", "entropy_batch"], "kl": ["kl"]}
+    assert set(terms) == {term for part in row.losses for term in logged.get(part, [])}
+    if row.sphere and not row.continuous:
+        assert torch.allclose(codes.norm(dim=-1), torch.ones(()), atol=1e-5)
+    codes.sum().backward()
+    learns_by_loss = any(p.grad is None for p in quantizer.parameters())
+    assert learns_by_loss == ("codebook" in row.losses)
+    large = torch.full_like(z, 1e4).requires_grad_()
+    quantizer.eval()(large).codes.square().sum().backward()
+    assert (large.grad.abs().max() == 0) == row.saturates or name == "kl"
+
+
+def test_every_row_has_a_class_and_every_class_a_row():
+    assert QUANTIZER_CLASSES.keys() == QUANTIZERS.keys()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -113,7 +137,7 @@ def test_compiles_in_one_piece(case):
     assert torch.equal(ours["loss"], theirs["loss"]) and torch.equal(ours["z.grad"], theirs["z.grad"])
 
 
-@pytest.mark.parametrize("name", QUANTIZERS)
+@pytest.mark.parametrize("name", QUANTIZER_CLASSES)
 def test_a_tokenizer_with_it_learns_is_saved_and_measured(name, tmp_path):
     """It repeats one batch, and after `save_pretrained` does so bit for bit."""
     torch.manual_seed(0)
@@ -143,7 +167,7 @@ def test_a_tokenizer_with_it_learns_is_saved_and_measured(name, tmp_path):
         assert torch.equal(shown, (tokenizer(batch).images.clamp(0, 1) * 255).round().byte())
     (result,) = evaluate(loaded, images, EvalConfig())["results"]
     assert result["bits"] == 4 * config.bits_per_token and result["psnr"] > 10
-    assert ("code_usage" in result) == ("code_perplexity" in result) == (name != "kl")
+    assert ("code_usage" in result) == ("code_perplexity" in result) == bool(row_of(name).codes)
 
 
 # ------------------------------------------------------------------------------------------------ parameters
@@ -169,13 +193,13 @@ def test_what_does_not_fit_is_one_sentence(params, said):
 
 
 def test_bits_per_token():
-    bits = {name: TokenizerConfig(quantizer=name).bits_per_token for name in QUANTIZERS}
+    bits = {name: TokenizerConfig(quantizer=name).bits_per_token for name in QUANTIZER_CLASSES}
     assert bits.pop("fsq") == pytest.approx(torch.tensor(64000.0).log2().item())
-    assert {bits.pop(name) for name in ("kl", "softvq")} == {16 * 32}
+    assert {bits.pop(name) for name, row in QUANTIZERS.items() if row.continuous} == {16 * 32}
     assert set(bits.values()) == {12}
 
 
-@pytest.mark.parametrize("name", QUANTIZERS)
+@pytest.mark.parametrize("name", QUANTIZER_CLASSES)
 def test_muon_gets_maps_and_no_tables(name):
     tokenizer = Tokenizer(TokenizerConfig(**TINY, quantizer=name))
     muon, adamw = build_optimizers(tokenizer_groups(tokenizer), TrainConfig(optimizer="muon"))
@@ -193,9 +217,7 @@ def test_muon_gets_maps_and_no_tables(name):
 def test_kl_says_what_to_do_instead_of_ids():
     tokenizer, images = Tokenizer(TokenizerConfig(**TINY, quantizer="kl")).eval(), torch.rand(1, 3, 16, 16)
     for call in (lambda: tokenizer.encode(images), lambda: tokenizer.decode_ids(torch.zeros(1, 4).long())):
-        with pytest.raises(
-            ValueError, match=r"no ids: take codes = tokenizer\.encode_codes\(images\)\.codes"
-        ):
+        with pytest.raises(ValueError, match=r"no ids: take codes = tokenizer\.encode_codes\(images\)"):
             call()
     assert tokenizer.decode(tokenizer.encode_codes(images).codes).shape == images.shape
 

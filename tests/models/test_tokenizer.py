@@ -6,7 +6,7 @@ from torchvision.transforms.functional import to_tensor
 
 from tok1d.config.schema import TokenizerConfig, TrainConfig
 from tok1d.data.toy_roads.draw import draw_scene
-from tok1d.models.quantizers import QUANTIZERS
+from tok1d.models.quantizers import QUANTIZER_CLASSES
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.optim import build_optimizers
 from tok1d.training.task import tokenizer_groups
@@ -64,7 +64,7 @@ def test_latent_tokens_are_distinct_from_step_0():
 
 
 def test_every_parameter_gets_a_gradient(images):
-    for quantizer in QUANTIZERS:
+    for quantizer in QUANTIZER_CLASSES:
         tokenizer = build(quantizer=quantizer).train()
         output = tokenizer(images, entropy_weight=0.1)
         ((output.images - images).square().mean() + output.loss).backward()

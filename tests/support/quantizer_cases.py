@@ -3,14 +3,20 @@
 import torch
 from torch import Tensor, nn
 
+from tok1d.config.registry import QUANTIZERS, Quantization
 from tok1d.config.schema import TokenizerConfig
 from tok1d.distributed import average_gradients
-from tok1d.models.quantizers import QUANTIZERS, Quantizer, build_quantizer
+from tok1d.models.quantizers import Quantizer, build_quantizer
 
-CODEBOOKS = ("vq", "vq_ema", "simvq")
-CASES = [*QUANTIZERS, *(f"{name}+rotation" for name in CODEBOOKS)]
 ENTROPY_WEIGHT = 0.1
-DISCRETE = [case for case in CASES if case not in ("kl", "softvq")]
+CASES = [*QUANTIZERS, *(f"{name}+rotation" for name, row in QUANTIZERS.items() if row.rotation_trick)]
+
+
+def row_of(case: str) -> Quantization:
+    return QUANTIZERS[case.partition("+")[0]]
+
+
+DISCRETE = [case for case in CASES if not row_of(case).continuous]
 
 
 def build(case: str, seed: int = 0) -> Quantizer:

@@ -11,7 +11,7 @@ from tok1d.config.parse import parse_train
 from tok1d.config.registry import DIAGNOSES
 from tok1d.runs import Run
 from tok1d.training.doctor import MOST, Doctor, examine, read_diagnoses, write_diagnoses
-from tok1d.training.symptoms import Context
+from tok1d.training.symptoms import PLOTS, Case, Context, advice
 
 NAN = float("nan")
 COMPLAINTS = {
@@ -151,6 +151,14 @@ def test_a_complaint_in_plain_words_with_what_to_type(name, columns, params, sin
     assert typed, "nothing to type"
     parse_train(typed)  # every parameter and value is one
     assert all(str(params.get(key)) != value for key, value in typed.items())  # and another than before
+
+
+def test_every_diagnosis_is_found_advised_on_and_drawn():
+    """Its name and meaning are in the registry, all else in `symptoms`."""
+    assert {name for name, *_ in COMPLAINTS.values()} == DIAGNOSES.keys()
+    assert {name for plot in PLOTS for name in plot.names} == DIAGNOSES.keys()
+    params = Case([], Context({})).params
+    assert all(advice(name, params).startswith("type ") for name in DIAGNOSES)
 
 
 FINE = {

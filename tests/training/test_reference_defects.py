@@ -20,7 +20,7 @@ from tok1d.config.schema import StartConfig, TokenizerConfig, TrainConfig
 from tok1d.data.dataset import load_data
 from tok1d.models.encoder import Encoder
 from tok1d.models.pretrained import anatomy, load_pretrained_encoder
-from tok1d.models.quantizers import QUANTIZERS
+from tok1d.models.quantizers import QUANTIZER_CLASSES
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
 from tok1d.training.optim import build_optimizers
@@ -56,7 +56,7 @@ def test_1_positions_are_the_pretrained_ones_resampled(started):
 
 @pytest.mark.parametrize("init", ["random", "dinov2"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("quantizer", QUANTIZER_CLASSES)
 def test_2_every_layer_is_in_an_optimizer_and_moves(init, optimizer, quantizer):
     """Above all `to_codes`, the bottleneck from the encoder's width to a code."""
     torch.manual_seed(0)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import datetime
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from tok1d.config.registry import known_diagnosis, known_init, known_like, known_metric, known_number
+from tok1d.config.registry import (
+    QUANTIZERS,
+    known_diagnosis,
+    known_init,
+    known_like,
+    known_metric,
+    known_number,
+)
 
 
 class ConfigError(ValueError):
@@ -62,6 +69,10 @@ YamlNo = BeforeValidator(lambda value: "no" if value is False else value)  # YAM
 Precision = Annotated[Literal["auto", "no", "bf16"], YamlNo]
 
 Size = Literal["nano", "T", "S", "B", "L"]
+if TYPE_CHECKING:
+    QuantizerName = str
+else:  # the same for pydantic, which then can name all of them
+    QuantizerName = Literal[tuple(QUANTIZERS)]
 Init = Annotated[Text, AfterValidator(known_init)]
 Like = Annotated[Text, AfterValidator(known_like)]
 

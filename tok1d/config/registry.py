@@ -1,7 +1,8 @@
-"""Every name that a parameter may take: encoder initializations, numbers of an evaluation, diagnoses.
+"""Every name that a parameter may take: encoder initializations, quantizers, metrics, diagnoses; a row each.
 
-Only names, so that a parameter file is checked at once. What stands behind them is elsewhere: the networks in
-`tok1d.models`, the numbers in `tok1d.evaluation`, the diagnoses in `tok1d.training.symptoms`.
+Only names and facts, so that a parameter file is checked at once. What stands behind them is elsewhere: the
+networks in `tok1d.models`, the metrics in `tok1d.evaluation`, the diagnoses in `tok1d.training.symptoms`.
+How to add one is in CONTRIBUTING.md.
 
 | encoder_init | sizes on the hub | what its network has beyond a plain ViT |
 |---|---|---|
@@ -19,8 +20,10 @@ Only names, so that a parameter file is checked at once. What stands behind them
 from __future__ import annotations
 
 import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Backbone(NamedTuple):
@@ -84,6 +87,59 @@ def timm_name(init: str, size: str) -> str:
         return init.removeprefix(TIMM)
     models = BACKBONES[init].models
     return models.get(size, models["B"])
+
+
+class Quantization(NamedTuple):
+    """A quantizer, as far as it can be told without its class in `tok1d.models.quantizers`."""
+
+    tokens: str  # what a token becomes
+    codes: str = "codebook_size"  # the parameter that says how many codes there are; empty: it has none
+    dim: str = "codebook_dim"  # the parameter that says a code's dimensions; empty: the codes say it
+    losses: tuple[str, ...] = ()  # in its own loss: codebook, commitment, entropy, kl
+    continuous: bool = False  # its tokens are float32 numbers, not ids
+    sphere: bool = False  # its codes have length 1
+    power_of_two: bool = False  # is the number of its codes
+    rotation_trick: bool = False  # it can rotate gradients past its codebook
+    saturates: bool = False  # large inputs let no gradient through
+
+
+QUANTIZERS = {
+    "fsq": Quantization("a few rounded numbers", "fsq_levels", "", saturates=True),
+    "vq": Quantization(
+        "nearest code on the unit sphere", losses=("codebook", "commitment", "entropy"), sphere=True,
+        rotation_trick=True,
+    ),
+    "vq_ema": Quantization(
+        "the same, codes are running means", losses=("commitment",), sphere=True, rotation_trick=True,
+    ),
+    "lfq": Quantization(
+        "signs, on the unit sphere", dim="", losses=("commitment", "entropy"), sphere=True, power_of_two=True,
+    ),
+    "simvq": Quantization(
+        "nearest of fixed codes times a matrix", losses=("codebook", "commitment"), rotation_trick=True,
+    ),
+    "softvq": Quantization("a mix of codes", losses=("entropy",), continuous=True, sphere=True),
+    "kl": Quantization("a draw from a Gaussian", codes="", losses=("kl",), continuous=True),
+}  # fmt: skip
+
+
+def quantizers_where(holds: Callable[[Quantization], Any], last: str = "and") -> str:
+    """Those for which `holds`, as a phrase: vq, vq_ema and simvq."""
+    return phrase((name for name, row in QUANTIZERS.items() if holds(row)), last)
+
+
+def phrase(words: Iterable[str], last: str) -> str:
+    """a, b and c."""
+    *first, end = words
+    return f"{', '.join(first)} {last} {end}" if first else end
+
+
+def number_of_codes(quantizer: str, params: Mapping[str, Any]) -> int:
+    """How many codes there are by these parameters: a codebook's size, or the product of levels; 0: none."""
+    codes = QUANTIZERS[quantizer].codes
+    if not codes:
+        return 0
+    return math.prod(params[codes]) if isinstance(params[codes], list | tuple) else params[codes]
 
 
 class Number(NamedTuple):

@@ -26,10 +26,18 @@ from tok1d.config.fields import (
     Names,
     NumberName,
     Precision,
+    QuantizerName,
     Size,
     Text,
 )
-from tok1d.config.registry import METRICS
+from tok1d.config.registry import METRICS, QUANTIZERS, number_of_codes, quantizers_where
+
+# Which quantizers have what some parameters are about
+SIZED = quantizers_where(lambda q: q.codes == "codebook_size")
+DIMENSIONED = quantizers_where(lambda q: q.dim == "codebook_dim")
+COMMITTED = quantizers_where(lambda q: "commitment" in q.losses)
+ROTATED = quantizers_where(lambda q: q.rotation_trick)
+ENTROPIC = quantizers_where(lambda q: "entropy" in q.losses)
 
 
 class TokenizerConfig(Config):
@@ -61,18 +69,16 @@ class TokenizerConfig(Config):
         2, ge=1, le=8, description="its residual blocks a level, less one, as VQGAN counts"
     )
     cnn_attention: Counts = Field((16,), description="sides at which its levels have attention")
-    quantizer: Literal["fsq", "vq", "vq_ema", "lfq", "simvq", "softvq", "kl"] = Field(
-        "fsq", description="fsq, vq (L2-normalized codebook), vq_ema, lfq, simvq, softvq or kl (continuous)"
+    quantizer: QuantizerName = Field(
+        "fsq", description="; ".join(f"{name}: {row.tokens}" for name, row in QUANTIZERS.items())
     )
     fsq_levels: Ints = Field((8, 8, 8, 5, 5, 5), description="FSQ levels; their product is the codebook")
-    codebook_size: Int = Field(4096, ge=2, le=2**20, description="codes of any other quantizer but kl")
-    codebook_dim: Int = Field(16, ge=1, le=1024, description="dimensions of a code, but for fsq and lfq")
-    commitment_weight: Float = Field(
-        0.25, ge=0, description="weight of the commitment loss of vq, vq_ema, simvq and lfq"
-    )
+    codebook_size: Int = Field(4096, ge=2, le=2**20, description=f"codes of {SIZED}")
+    codebook_dim: Int = Field(16, ge=1, le=1024, description=f"dimensions of a code of {DIMENSIONED}")
+    commitment_weight: Float = Field(0.25, ge=0, description=f"weight of the commitment loss of {COMMITTED}")
     codebook_decay: Float = Field(0.99, ge=0, lt=1, description="decay of vq_ema's running means, per step")
     rotation_trick: bool = Field(
-        False, description="vq, vq_ema and simvq: rotate gradients past the codebook, not copy them"
+        False, description=f"{ROTATED}: rotate gradients past the codebook, not copy them"
     )
     entropy_temperature: Float = Field(
         0.01, gt=0, description="temperature of the softmax whose entropies are vq's entropy loss"
@@ -122,20 +128,22 @@ class TokenizerConfig(Config):
 
     @model_validator(mode="after")
     def _fits_the_quantizer(self) -> TokenizerConfig:
-        if self.quantizer == "lfq" and (self.codebook_size.bit_count() != 1 or self.codebook_size < 4):
-            near = 2 ** min(20, max(2, round(math.log2(self.codebook_size))))
+        row, size = QUANTIZERS[self.quantizer], self.codebook_size
+        if row.power_of_two and (size.bit_count() != 1 or size < 4):
+            near = 2 ** min(20, max(2, round(math.log2(size))))
             raise ValueError(
-                f"codebook_size={self.codebook_size} is no power of two from 4 on, as quantizer=lfq needs: "
+                f"codebook_size={size} is no power of two from 4 on, as quantizer={self.quantizer} needs: "
                 f"type codebook_size={near}"
             )
-        if self.codebook_dim < 2 and self.quantizer in ("vq", "vq_ema", "softvq"):
+        if self.codebook_dim < 2 and row.sphere and row.dim:
             raise ValueError(
                 f"codebook_dim={self.codebook_dim} is too few for quantizer={self.quantizer}, whose codes "
                 f"are on a sphere: type codebook_dim=2 or more"
             )
-        if self.rotation_trick and self.quantizer not in ("vq", "vq_ema", "simvq"):
+        if self.rotation_trick and not row.rotation_trick:
+            able = quantizers_where(lambda q: q.rotation_trick, "or")
             raise ValueError(
-                f"rotation_trick=true is for quantizer=vq, vq_ema or simvq, not {self.quantizer}: "
+                f"rotation_trick=true is for quantizer={able}, not {self.quantizer}: "
                 f"type rotation_trick=false"
             )
         return self
@@ -148,9 +156,9 @@ class TokenizerConfig(Config):
     @property
     def bits_per_token(self) -> float:
         """What storing a token takes: its id, or if it is continuous its `codebook_dim` float32 numbers."""
-        if self.quantizer in ("kl", "softvq"):
+        if QUANTIZERS[self.quantizer].continuous:
             return 32.0 * self.codebook_dim
-        return math.log2(math.prod(self.fsq_levels) if self.quantizer == "fsq" else self.codebook_size)
+        return math.log2(number_of_codes(self.quantizer, dict(self)))
 
     @property
     def token_counts(self) -> tuple[int, ...]:
@@ -183,10 +191,10 @@ class StartConfig(Config):
 
 
 def _perceptual(value: str) -> str:
-    if value in ("lpips", "vgg") or (value.startswith("timm:") and len(value) > 5):
+    if value in ("lpips", "vgg", "vgg_early") or (value.startswith("timm:") and len(value) > 5):
         return value
     raise ValueError(
-        "must be lpips, vgg, or timm:NAME of a convolutional network such as timm:convnext_small"
+        "must be lpips, vgg, vgg_early, or timm:NAME of a convolutional network such as timm:convnext_small"
     )
 
 
@@ -203,12 +211,16 @@ class LossConfig(Config):
     l2_weight: Float = Field(1.0, ge=0, description="weight of the mean squared error")
     charbonnier_weight: Float = Field(0.0, ge=0, description="weight of the Charbonnier error (smooth L1)")
     perceptual: Annotated[Text, AfterValidator(_perceptual)] = Field(
-        "lpips", description="lpips, vgg, or timm:NAME of a convolutional network"
+        "lpips",
+        description="lpips, vgg, vgg_early (its first three maps), or timm:NAME of a convolutional network",
     )
     perceptual_weight: Float = Field(0.0, ge=0, description="weight of the perceptual loss")
+    perceptual_token_power: Float = Field(
+        0.0, ge=0, le=2, description="weighs it by (tokens / K) to this power: few tokens know no texture"
+    )
     perceptual_checkpoint: Text = Field("", description="local file of its network; empty: from the hub")
     quantizer_weight: Float = Field(1.0, ge=0, description="weight of the quantizer's own loss")
-    entropy_weight: Float = Field(0.1, ge=0, description="vq, lfq and softvq entropy weight at the start")
+    entropy_weight: Float = Field(0.1, ge=0, description=f"entropy weight of {ENTROPIC}, at the start")
     entropy_weight_end: Float = Field(0.001, ge=0, description="the same at the end of its decay")
     entropy_decay_steps: Int = Field(10_000, ge=1, description="steps of that decay")
     adversarial_weight: Float = Field(0.0, ge=0, description="weight of the adversarial (hinge) loss")

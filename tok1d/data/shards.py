@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import itertools
 import json
 import os
-import re
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from braceexpand import UnbalancedBracesError, braceexpand
 
 from tok1d.config.fields import ConfigError
 from tok1d.data.decode import SUFFIXES, Picture, Unreadable, decode
@@ -36,8 +36,12 @@ def find(where: str) -> list[Path]:
         return [] if any(file.suffix.lower() in SUFFIXES or file.is_dir() for file in files) else tars
     if path.suffix.lower() != ".tar":
         return []
+    try:
+        patterns = [str(path)] if path.exists() else list(braceexpand(str(path), escape=False))
+    except UnbalancedBracesError:
+        raise ConfigError(f"{path} lacks a brace: type data=train-{{0000..0099}}.tar") from None
     found = []
-    for pattern in braces(str(path)):
+    for pattern in patterns:
         matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
         if not matches:
             raise ConfigError(
@@ -45,20 +49,6 @@ def find(where: str) -> list[Path]:
             )
         found += matches
     return [Path(tar) for tar in dict.fromkeys(found)]
-
-
-def braces(pattern: str) -> list[str]:
-    """`a-{08..11}.tar` -> a-08.tar … a-11.tar, and `{a,b}.tar` -> a.tar, b.tar, as a shell does."""
-    pieces = re.split(r"\{([^{}]*)\}", pattern)
-    choices = [_choices(piece) if i % 2 else [piece] for i, piece in enumerate(pieces)]
-    return ["".join(parts) for parts in itertools.product(*choices)]
-
-
-def _choices(inside: str) -> list[str]:
-    if not (numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inside)):
-        return inside.split(",")
-    first, last = numbers.groups()
-    return [f"{i:0{len(first)}}" for i in range(int(first), int(last) + 1)]
 
 
 def open_shards(tars: list[Path], cache: Path) -> Reader:

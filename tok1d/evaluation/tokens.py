@@ -77,7 +77,7 @@ def entropy(counts: Tensor) -> float:
 
 @torch.no_grad()
 def token_ids(tokenizer: Tokenizer, images: ImageDataset, count: int = 200, batch_size: int = 50) -> Tensor:
-    """The ids of the first `count` images, [N, K] int64. Raises `ConfigError` for kl, which has none."""
+    """The ids of the first `count` images, [N, K] int64. Raises `ConfigError` if there are none."""
     if not tokenizer.quantizer.codebook_size:
         raise ConfigError(NO_IDS)
     tokenizer.eval()

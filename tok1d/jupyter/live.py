@@ -11,7 +11,6 @@ import html
 import io
 import math
 import time
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from tok1d.config.registry import DIAGNOSES, Diagnosis
 from tok1d.environment import headless, kernel_shell
 from tok1d.runs import Run
 from tok1d.training.doctor import Doctor, read_diagnoses
-from tok1d.training.symptoms import Case, Context, Record
+from tok1d.training.symptoms import PLOTS, Case, Context, Plot, Record
 
 COLUMNS, WIDTH, HEIGHT = 3, 9.2, 1.85  # of small plots; inches, of a row of them
 EASE = 20  # drawing takes a twentieth of the time at most
@@ -28,38 +27,6 @@ COLORS = (
     "#3b6fd4", "#d9772b", "#2f9e6e", "#b5549c", "#8a6d3b", "#5aa6c9", "#777777", "#e0b02f", "#1f3a6e",
 )  # fmt: skip
 SICK, WELL, DARK = "#c0392b", "#2f9e6e", "#555555"
-
-
-class Plot(NamedTuple):
-    """A small plot: its title, which keys of a record it shows under which label, and how."""
-
-    title: str
-    curves: dict[str, str]  # key -> label
-    names: tuple[str, ...] = ()  # the diagnoses that it shows
-    log: bool = False
-    share: bool = False  # 0 … 1, in per cent
-
-
-PLOTS = (
-    Plot("loss terms", {
-        "l1": "L1", "l2": "L2", "charbonnier": "Charbonnier", "perceptual": "perceptual", "align": "align",
-        "commitment": "commitment", "kl": "KL", "entropy_sample": "entropy/token",
-        "entropy_batch": "entropy/batch",
-    }, ("diverging", "gan-onset"), log=True),
-    Plot("gradient norm", {
-        "grad_norm_encoder": "encoder", "grad_norm_quantizer": "quantizer", "grad_norm_decoder": "decoder",
-    }, ("nan", "exploding-gradient", "dead-parameters"), log=True),
-    Plot("variation over images", {
-        "variation": "reconstructions", "token_variation": "tokens",
-    }, ("mean-image", "collapse"), share=True),
-    Plot("codes of a batch", {
-        "codes_used": "in use", "perplexity": "effective (perplexity)",
-    }, ("collapse",)),
-    Plot("discriminator's logits", {
-        "logits_real": "images", "logits_fake": "reconstructions",
-    }, ("discriminator-winning",)),
-    Plot("waiting for images", {"loader_wait": ""}, ("data-bound",), share=True),
-)  # fmt: skip
 
 
 class DoctorPanel:

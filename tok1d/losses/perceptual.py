@@ -32,6 +32,7 @@ from tok1d.losses.frozen import VGG16_SHA256, Frozen, enlarged, perceptual_check
 from tok1d.models.weights import Weights, read_file
 
 VGG16_LAYERS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
+EARLY = 3  # maps of vgg_early: textures and edges, in half the time of all five
 VGG16_WIDTHS = (64, 128, 256, 512, 512)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -76,10 +77,11 @@ def unit(x: Tensor) -> Tensor:
 class VGG16(nn.Module):
     """VGG16's convolutions with torchvision's names: images in 0 … 1 -> the five maps of `VGG16_LAYERS`."""
 
-    def __init__(self):
+    def __init__(self, maps: int = len(VGG16_LAYERS)):
+        """`maps`: the first of them; fewer take less time."""
         super().__init__()
         layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
-        self.layers = layers[: VGG16_LAYERS[-1] + 1]
+        self.layers = layers[: VGG16_LAYERS[maps - 1] + 1]
         self.standardise = Standardise(*IMAGENET)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -122,15 +124,18 @@ def build_perceptual(config: LossConfig) -> PerceptualLoss:
     fit.
     """
     with torch.random.fork_rng(devices=[]):
-        features = build_convnet(config) if config.perceptual.startswith(TIMM) else VGG16()
+        if config.perceptual.startswith(TIMM):
+            features: nn.Module = build_convnet(config)
+        else:
+            features = VGG16(EARLY if config.perceptual == "vgg_early" else len(VGG16_LAYERS))
     weights = perceptual_checkpoint(config)
     (load_convnet if config.perceptual.startswith(TIMM) else load_vgg16)(features, weights, config)
     name = config.perceptual
     if name == "lpips":
         real = weights.sha256.startswith(VGG16_SHA256)
         name = "LPIPS (VGG16)" if real else "VGG16 distance with LPIPS's linear layers, not LPIPS"
-    elif name == "vgg":
-        name = "VGG16 feature distance"
+    elif name in ("vgg", "vgg_early"):
+        name = "VGG16 feature distance" + (" to relu3_3" if name == "vgg_early" else "")
     provenance = {"name": name, "source": weights.source, "sha256": weights.sha256}
     return PerceptualLoss(features, linear_layers() if config.perceptual == "lpips" else [], provenance)
 
@@ -145,6 +150,8 @@ def linear_layers() -> list[Tensor]:
 def load_vgg16(net: VGG16, weights: Weights, config: LossConfig) -> None:
     """Fill in the convolutions, with or without `features.` before their names; a classifier is ignored."""
     state = {k.removeprefix("features."): v for k, v in weights.state.items() if not k.startswith("classif")}
+    later = [k for k in state if k.split(".")[0].isdecimal() and int(k.split(".")[0]) >= len(net.layers)]
+    state = {k: v for k, v in state.items() if k not in later}
     fill(net.layers, state, "VGG16", weights, config)
 
 

@@ -32,6 +32,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from tok1d.config.fields import ConfigError
+from tok1d.config.registry import QUANTIZERS
 from tok1d.config.schema import StartConfig, TokenizerConfig
 from tok1d.models.pretrained import Row, fairness, fit, shape
 from tok1d.models.tokenizer import Tokenizer
@@ -230,8 +231,9 @@ def adapt_tensor(
 
 def codebook(config: TokenizerConfig) -> str:
     """What makes two codebooks the same one."""
-    size = config.fsq_levels if config.quantizer == "fsq" else f"{config.codebook_size}x{config.codebook_dim}"
-    return f"{config.quantizer} {size}"
+    row = QUANTIZERS[config.quantizer]
+    sizes = [str(getattr(config, name)) for name in (row.codes, row.dim) if name]
+    return f"{config.quantizer} {'x'.join(sizes)}"
 
 
 def adapt_table(

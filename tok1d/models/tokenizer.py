@@ -18,7 +18,7 @@ from tok1d.models.refine import RefiningDecoder
 
 class Reconstruction(NamedTuple):
     images: Tensor  # [B, 3, H, W], about 0 … 1, not clamped
-    ids: Tensor | None  # [B, K] int64; None for kl
+    ids: Tensor | None  # [B, K] int64; None: the quantizer has none
     loss: Tensor  # scalar, the quantizer's own loss
     terms: dict[str, Tensor]  # what that loss consists of, by name; detached, to log
     codes: Tensor  # [B, k, dim]
@@ -73,8 +73,8 @@ class Tokenizer(
     def encode(self, images: Tensor, num_tokens: int | None = None) -> Tensor:
         """images [B, 3, H, W] in 0 … 1 -> token ids [B, k] int64; k is K unless the tokenizer is elastic.
 
-        Raises `ValueError` for kl, whose tokens are continuous: use `quantize` and `decode`. softvq's ids are
-        the strongest codes only.
+        Raises `ValueError` if its tokens are continuous and have none (kl): use `encode_codes` and `decode`.
+        softvq's ids are the strongest codes only.
         """
         ids = self.encode_codes(images, num_tokens).ids
         if ids is None:

@@ -3,7 +3,8 @@
 All of them look at the last stretch of steps (`Case.tail`) and use medians, for single batches are noisy. The
 thresholds below separate the sick from the healthy runs of tests/test_doctor.py.
 
-Each ends in its advice: parameters to type, chosen by what the run was trained with.
+Each ends in its advice: parameters to type, chosen by what the run was trained with. `PLOTS` are the curves
+that show it. A diagnosis is complete with its name and meaning in `tok1d.config.registry.DIAGNOSES`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from tok1d.config.registry import Diagnosis
+from tok1d.config.registry import QUANTIZERS, Diagnosis, number_of_codes
 from tok1d.config.schema import configs_of, fields
 
 Params = dict[str, Any]
@@ -55,28 +56,30 @@ def fix_diverging(params: Params) -> list[str]:
 
 
 def fix_dead(params: Params, part: str) -> str:
-    if part == "quantizer" and params["quantizer"] in ("vq", "simvq") and not params["quantizer_weight"]:
+    quantizer = QUANTIZERS[params["quantizer"]]
+    if part == "quantizer" and "codebook" in quantizer.losses and not params["quantizer_weight"]:
         return "type quantizer_weight=1: the codebook learns from the quantizer's own loss alone"
-    if part.startswith("encoder") and params["quantizer"] == "fsq":
-        return f"type {slower(params, 0.1)}: large inputs saturate FSQ, which then lets no gradient through"
+    if part.startswith("encoder") and quantizer.saturates:
+        why = f"large inputs saturate {params['quantizer'].upper()}, which then lets no gradient through"
+        return f"type {slower(params, 0.1)}: {why}"
     return (
         f"type {slower(params, 0.1)}, or if that does not help report it: a part that cannot learn is a bug"
     )
 
 
 def fix_collapse(params: Params) -> list[str]:
-    quantizer, tips = params["quantizer"], []
-    if quantizer == "kl":
+    losses, tips = QUANTIZERS[params["quantizer"]].losses, []
+    if "kl" in losses:
         return [f"kl_weight={params['kl_weight'] / 100:.1g}"]
-    if quantizer in ("vq", "lfq", "softvq"):
+    if "entropy" in losses:
         weight, end = max(0.1, 2 * params["entropy_weight"]), max(0.01, params["entropy_weight_end"])
         tips.append(f"entropy_weight={weight:.2g} and entropy_weight_end={end:.2g}")
-    if quantizer in ("vq", "vq_ema", "simvq", "lfq") and params["commitment_weight"] > 0.25:
+    if "commitment" in losses and params["commitment_weight"] > 0.25:
         tips.append("commitment_weight=0.25")
     tips.append(slower(params))
     if not params["token_mixing"]:
         tips.append("token_mixing=true")
-    if quantizer != "fsq":
+    if losses:
         tips.append("quantizer=fsq, which has no codebook to lose")
     return tips
 
@@ -87,7 +90,7 @@ def fix_mean_image(params: Params) -> list[str]:
         tips.append("elastic_warmup_fraction=0.4, to learn with all tokens first")
     if not params["token_mixing"]:
         tips.append("token_mixing=true")
-    if params["quantizer"] == "kl":
+    if "kl" in QUANTIZERS[params["quantizer"]].losses:
         tips.append(f"kl_weight={params['kl_weight'] / 100:.1g}")
     if params["optimizer"] == "adamw":
         faster = f"lr={params['lr'] * 3:.1g}, or optimizer=muon" if params["lr"] < 1e-3 else "optimizer=muon"
@@ -167,8 +170,8 @@ class Case:
     def possible(self, record: Record) -> int:
         """The codes that the batch of a record could use."""
         p = self.params
-        codebook = math.prod(p["fsq_levels"]) if p["quantizer"] == "fsq" else p["codebook_size"]
-        return min(p["batch_size"] * int(record.get("num_tokens", p["num_latent_tokens"])), codebook)
+        tokens = p["batch_size"] * int(record.get("num_tokens", p["num_latent_tokens"]))
+        return min(tokens, number_of_codes(p["quantizer"], p))
 
     def values(self, key: str) -> list[float]:
         """`key` in the last stretch; [] unless all of it has it."""
@@ -331,4 +334,36 @@ def data_bound(case: Case) -> Diagnosis | None:
 CHECKS = (
     nan, diverging, exploding_gradient, dead_parameters, collapse, mean_image, discriminator_winning,
     data_bound,
+)  # fmt: skip
+
+
+class Plot(NamedTuple):
+    """A small plot of the doctor's panel: its title, which keys of a record it shows by which label, how."""
+
+    title: str
+    curves: dict[str, str]  # key -> label
+    names: tuple[str, ...] = ()  # the diagnoses that it shows
+    log: bool = False
+    share: bool = False  # 0 … 1, in per cent
+
+
+PLOTS = (
+    Plot("loss terms", {
+        "l1": "L1", "l2": "L2", "charbonnier": "Charbonnier", "perceptual": "perceptual", "align": "align",
+        "commitment": "commitment", "kl": "KL", "entropy_sample": "entropy/token",
+        "entropy_batch": "entropy/batch",
+    }, ("diverging", "gan-onset"), log=True),
+    Plot("gradient norm", {
+        "grad_norm_encoder": "encoder", "grad_norm_quantizer": "quantizer", "grad_norm_decoder": "decoder",
+    }, ("nan", "exploding-gradient", "dead-parameters"), log=True),
+    Plot("variation over images", {
+        "variation": "reconstructions", "token_variation": "tokens",
+    }, ("mean-image", "collapse"), share=True),
+    Plot("codes of a batch", {
+        "codes_used": "in use", "perplexity": "effective (perplexity)",
+    }, ("collapse",)),
+    Plot("discriminator's logits", {
+        "logits_real": "images", "logits_fake": "reconstructions",
+    }, ("discriminator-winning",)),
+    Plot("waiting for images", {"loader_wait": ""}, ("data-bound",), share=True),
 )  # fmt: skip

@@ -227,9 +227,7 @@ class TokenizerTask(Task[Tokenizer]):
         return ".".join(parts[:2]) if parts[0] == "encoder" else parts[0]
 
     def blocks(self, model: Tokenizer) -> list[nn.Module]:
-        if isinstance(model.encoder, LinearTokenizer):
-            return []
-        return [*model.encoder.vit.blocks, *model.decoder.blocks]
+        return transformer_blocks(model)
 
     def convolutional(self) -> list[nn.Module]:
         objective = self.objective
@@ -238,8 +236,7 @@ class TokenizerTask(Task[Tokenizer]):
         return [module for module in found if module is not None]
 
     def param_groups(self) -> list[ParamGroup]:
-        blocks = self.blocks(self.model)
-        return tokenizer_groups(self.model, blocks, self.config.encoder_lr_decay, self.objective.alignment)
+        return tokenizer_groups(self.model, self.config.encoder_lr_decay, self.objective.alignment)
 
     def discriminator_optimizer(self) -> Optimizer | None:
         discriminator, config = self.objective.discriminator, self.config
@@ -254,11 +251,14 @@ TABLES = (
 )  # fmt: skip
 
 
+def transformer_blocks(model: Tokenizer) -> list[nn.Module]:
+    if isinstance(model.encoder, LinearTokenizer):
+        return []
+    return [*model.encoder.vit.blocks, *model.decoder.blocks]
+
+
 def tokenizer_groups(
-    model: Tokenizer,
-    blocks: list[nn.Module],
-    encoder_lr_decay: float = 1.0,
-    alignment: nn.Module | None = None,
+    model: Tokenizer, encoder_lr_decay: float = 1.0, alignment: nn.Module | None = None
 ) -> list[ParamGroup]:
     """What learns of a tokenizer, and of the head of an alignment loss, by learning rate.
 
@@ -278,7 +278,7 @@ def tokenizer_groups(
         if alignment is not None:
             yield from alignment.named_parameters(prefix="alignment")
 
-    return param_groups(named(), blocks, TABLES, factor)
+    return param_groups(named(), transformer_blocks(model), TABLES, factor)
 
 
 def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig) -> int:
