@@ -346,6 +346,9 @@ class EvalConfig(Config):
         MEASURED,
         description=f"what to measure; also {', '.join(name for name in METRICS if name not in MEASURED)}",
     )
+    linear_code: bool = Field(
+        True, description="measure a linear code of equal bits too, the line to beat (fitted to `data`)"
+    )
     eval_batch_size: Int = Field(50, ge=1, description="images at once")
     eval_devices: Int = Field(0, ge=0, description="GPUs to evaluate on at most; 0: all")
     eval_images: Int = Field(0, ge=0, description="validation images to measure; 0: all")

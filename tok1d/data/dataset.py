@@ -108,6 +108,11 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, 0, epoch)).permutation(count)
 
 
+def whole_images(images: ImageDataset, most: int = 5000) -> list[Tensor]:
+    """Images before any crop, uint8 [3, h, w] each, at most that many, evenly over the data set."""
+    return [torch.from_numpy(images[i].transpose(2, 0, 1).copy()) for i in images.evenly_spaced(most)]
+
+
 def to_float(images: Tensor) -> Tensor:
     """uint8 0 … 255 -> float 0 … 1."""
     return images.float().div_(255)

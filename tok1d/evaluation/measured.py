@@ -27,6 +27,7 @@ from torch import Tensor
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import check_counts
 from tok1d.config.schema import EvalConfig
+from tok1d.models.linear import LinearTokenizer
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import model_sha256
 
@@ -70,7 +71,7 @@ class NativeTokenizer:
     def decode(self, codes: Tensor) -> Tensor:
         """Before any clamping, [B, 3, H, W]."""
         with self.arithmetic():
-            return self.tokenizer.decoder(codes).images.float()
+            return self.tokenizer.decode_unclamped(codes).images.float()
 
     def on(self, device: torch.device) -> NativeTokenizer:
         """A copy of it on another device."""
@@ -80,6 +81,22 @@ class NativeTokenizer:
 
     def arithmetic(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bf16")
+
+
+class LinearCode:
+    """The linear code of equal bits beside a tokenizer: the line to beat, measured as any foreign tokenizer."""
+
+    name = "linear code"
+
+    def __init__(self, code: LinearTokenizer, token_counts: tuple[int, ...], bits_per_token: float):
+        self.code, self.token_counts, self.bits_per_token = code, token_counts, bits_per_token
+
+    def encode(self, images: Tensor, num_tokens: int) -> Tensor:
+        """images [B, 3, S, S] -> the digits that as many bits pay for as `num_tokens` tokens have."""
+        return self.code.encode_digits(images, self.code.digits_of(num_tokens * self.bits_per_token))
+
+    def decode(self, digits: Tensor) -> Tensor:
+        return self.code.decode_digits(digits)
 
 
 class ForeignTokenizer:

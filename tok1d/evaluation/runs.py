@@ -7,7 +7,11 @@ still there.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
+import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +19,15 @@ import torch
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import renamed
 from tok1d.config.registry import CHANGES_NO_NUMBER, METRICS, NUMBERS, asked_as
-from tok1d.config.schema import DataConfig, EvalConfig
-from tok1d.data.dataset import ImageDataset, load_images
+from tok1d.config.schema import DataConfig, EvalConfig, TokenizerConfig
+from tok1d.data.dataset import ImageDataset, load_data, load_images, whole_images
 from tok1d.data.sources import find_sources
 from tok1d.evaluation.bootstrap import Interval, deviations, interval_by_halves, interval_of_sum
 from tok1d.evaluation.card import same_card
 from tok1d.evaluation.evaluate import evaluate, reconstruct
+from tok1d.evaluation.measured import LinearCode
 from tok1d.evaluation.table import Cases, columns_of, read_table, subsets_of, worst_rows
+from tok1d.models.linear import LEVELS, LINEAR_VERSION, LinearTokenizer
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import model_sha256
 from tok1d.runs import Run, RunError
@@ -132,8 +138,42 @@ def measure(
         "data": data or run.params["val_data"] or run.params["data"],
     }
     evaluation |= {"data": data, "asked": config.model_dump(mode="json")}
+    if config.linear_code:
+        evaluation["linear_code"] = linear_results(run, tokenizer.config, images, config, reference)
     run.write_json("eval.json", evaluation)
     return evaluation
+
+
+def linear_results(
+    run: Run,
+    tokenizer: TokenizerConfig,
+    images: ImageDataset,
+    config: EvalConfig,
+    reference: ImageDataset | None,
+) -> list[dict[str, Any]]:
+    """The numbers of the linear code of equal bits, fitted to the run's training images; [] without those.
+
+    Kept beside the decoded images: other runs on the same data find them there.
+    """
+    try:
+        training, _ = load_data(run.config(DataConfig), tokenizer.image_size, run.cache)
+    except (ConfigError, OSError):
+        return []
+    counts = config.token_counts or tokenizer.token_counts
+    bits = tokenizer.bits_per_token
+    what = [training.fingerprint, images.fingerprint, reference and reference.fingerprint, counts, bits]
+    what += [config.model_dump(mode="json", exclude={"token_counts", *CHANGES_NO_NUMBER}), LINEAR_VERSION]
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    file = Path(run.cache) / f"linear-{key}.json"
+    if not file.exists():
+        tokens = math.ceil(max(counts) * bits / math.log2(math.prod(LEVELS)))
+        code = LinearTokenizer(tokenizer.image_size, tokens).fit(whole_images(training))
+        beside = LinearCode(code, counts, bits)
+        own = config.model_copy(update={"token_counts": counts})
+        found = evaluate(beside, images, own, reference=reference, cache=run.cache)
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(found["results"]))
+    return json.loads(file.read_text())
 
 
 def load_tokenizer(run: Run) -> Tokenizer:

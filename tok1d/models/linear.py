@@ -27,6 +27,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+LINEAR_VERSION = 1  # changes with what it computes
 LEVELS = (8, 8, 8, 5, 5, 5)
 WIDTHS = (1.3, 1.625, 1.95, 2.275, 2.6)  # half the width of a uniform grid, in standard deviations
 FREQUENCIES = 48  # a side and color, that are looked at

@@ -83,9 +83,9 @@ class Tokenizer(
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, k, dim] -> images [B, 3, H, W], clamped to 0 … 1."""
-        return self._decode(codes).images.clamp(0, 1)
+        return self.decode_unclamped(codes).images.clamp(0, 1)
 
-    def _decode(self, codes: Tensor) -> Decoded:
+    def decode_unclamped(self, codes: Tensor) -> Decoded:
         """codes [B, k, dim] -> images [B, 3, H, W], not clamped, and the ViT decoder's features."""
         if isinstance(self.encoder, LinearTokenizer):
             decoded = Decoded(self.encoder.decode_ids(self.quantizer.codes_to_ids(codes)), None)
@@ -105,7 +105,7 @@ class Tokenizer(
     ) -> Reconstruction:
         """images [B, 3, H, W] in 0 … 1 -> their reconstruction from `num_tokens` tokens (None: all K)."""
         codes, ids, loss, terms = self.encode_codes(images, num_tokens, entropy_weight)
-        decoded = self._decode(codes)
+        decoded = self.decode_unclamped(codes)
         return Reconstruction(decoded.images, ids, loss, terms, codes, decoded.features)
 
     def _count(self, num_tokens: int | None) -> int:

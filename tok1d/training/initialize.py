@@ -14,7 +14,7 @@ from torch import nn
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import StartConfig, TokenizerConfig, TrainConfig
-from tok1d.data.dataset import ImageDataset
+from tok1d.data.dataset import ImageDataset, whole_images
 from tok1d.distributed import is_main
 from tok1d.losses.frozen import loss_checkpoints
 from tok1d.models.encoder import Encoder
@@ -51,7 +51,6 @@ LINEAR_REPORT = {  # of a code that is fitted to the training images, before the
     "network": "linear code", "source": "fitted to the training images", "tensors": [],
     "fair_pair": "any other seed", "differences_from_plain_random": [],
 }  # fmt: skip
-MOST_FITTED = 5000  # images that a linear code is fitted to, evenly over all
 
 
 def initialize_model(
@@ -71,16 +70,11 @@ def initialize_model(
     elif linear:
         if images is None:
             raise ConfigError("encoder=linear is fitted to images: give train() a data set of images")
-        model.encoder.fit(pictures(images))
+        model.encoder.fit(whole_images(images))
         write_report(run, LINEAR_REPORT)
     else:
         write_report(run, load_pretrained_encoder(model.encoder, model.config, start, read_report(run)))
     model.learn_only(start.trainable)
-
-
-def pictures(images: ImageDataset, most: int = MOST_FITTED) -> list[torch.Tensor]:
-    """Whole images, uint8 [3, h, w] each, evenly over the data set: what a linear code is fitted to."""
-    return [torch.from_numpy(images[i].transpose(2, 0, 1).copy()) for i in images.evenly_spaced(most)]
 
 
 def read_report(run: Run) -> dict[str, Any]:

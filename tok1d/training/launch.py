@@ -64,7 +64,7 @@ def train_anywhere(
 
     Raises what `train` raises.
     """
-    return fit_anywhere(run, TokenizerTask(tokenizer_config, config), images, "train", on_log)
+    return fit_anywhere(run, TokenizerTask(tokenizer_config, config, images), images, "train", on_log)
 
 
 def fit_anywhere(
