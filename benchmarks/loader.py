@@ -5,7 +5,9 @@ python -m benchmarks.loader FOLDER      the JPEG files of a folder, repeated to 
 
 Each is a process of its own, by turns, and the medians are shown. "Per core" counts processor time of all
 threads, so other work on the machine counts little. First it is checked that the pixels are torchvision's of
-tensors, bit for bit; the ImageFolder that is timed resizes by Pillow, as usual. Last comes the resize alone.
+tensors, bit for bit; the ImageFolder that is timed resizes by Pillow, as usual. Then come the resize alone,
+and how long a step waits for cached images beside a device that computes: for our loader, and for torch's
+DataLoader over the same steps without and with a process of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -29,6 +32,7 @@ if TYPE_CHECKING:  # the processes that measure import what they need
     from tok1d.data.dataset import ImageDataset
 
 SIZE, BATCH, TURNS = 256, 32, 3
+STEP, STEPS = 0.05, 60  # seconds that a device computes, and how often
 WIDTH, HEIGHT = 1280, 720
 
 
@@ -47,6 +51,8 @@ def main(folder: str = "", images: str = "400") -> None:
             "ImageFolder": time_image_folder, "ours, first epoch": time_first_epoch,
             "ours, from the cache": time_cached_epoch,
             "Pillow's resize": time_pillow_resize, "our resize": time_our_resize,
+            "our loader": wait_for_loader, "DataLoader": wait_for_data_loader,
+            "DataLoader, a process": wait_for_process,
         }  # fmt: skip
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(TURNS):
@@ -55,12 +61,15 @@ def main(folder: str = "", images: str = "400") -> None:
                 with ProcessPoolExecutor(1, mp_context=spawn) as pool:  # none profits from another
                     rates[name].append(pool.submit(way, data, cache).result())
     pillows, ours = (1000 / median(rates.pop(name)) for name in ("Pillow's resize", "our resize"))
+    waits = {name: 1000 * median(rates.pop(name)) for name in list(rates)[3:]}
     base = median(rates["ImageFolder"])
     print(f"{int(images)} JPEG files -> batches of {BATCH} at {SIZE} px")
     print(f"{'':24}{'images/s per core':>20}{'times ImageFolder':>20}")
     for name, values in rates.items():
         print(f"{name:24}{median(values):20.0f}{median(values) / base:20.1f}")
     print(f"resize alone: {ours:.2f} ms, {pillows / ours:.1f} times as fast as Pillow's {pillows:.2f} ms")
+    for name, wait in waits.items():
+        print(f"a step of {1000 * STEP:.0f} ms waits for images, {name}: {wait:.1f} ms")
 
 
 def repeat(folder: Path, to: Path, count: int) -> None:
@@ -179,6 +188,54 @@ def pictures_a_second(resize: Callable, pictures: list, times: int = 10) -> floa
         for picture in pictures:
             resize(picture)
     return times * len(pictures) / (time.process_time() - began)
+
+
+def wait_for_loader(data: Path, cache: Path) -> float:
+    """Seconds a step waits for our loader, of cached images."""
+    from tok1d.config.schema import TrainConfig
+    from tok1d.data.loader import Loader
+
+    with Loader(our_images(data, cache), TrainConfig(batch_size=BATCH, steps=STEPS), "cpu") as loader:
+        return seconds_waited(map(loader.parts, range(STEPS)))
+
+
+def wait_for_data_loader(data: Path, cache: Path, processes: int = 0) -> float:
+    """The same of torch's DataLoader."""
+    from torch.utils.data import DataLoader
+
+    steps = Steps(our_images(data, cache))
+    context = "fork" if processes else None
+    loader = DataLoader(steps, None, num_workers=processes, multiprocessing_context=context)
+    return seconds_waited(iter(loader))
+
+
+def wait_for_process(data: Path, cache: Path) -> float:
+    return wait_for_data_loader(data, cache, processes=1)
+
+
+@dataclass
+class Steps:
+    """Batches of random crops by step, as torch's DataLoader wants its data set."""
+
+    images: ImageDataset
+
+    def __len__(self) -> int:
+        return STEPS
+
+    def __getitem__(self, step: int) -> Tensor:
+        return self.images.train_batch(step, BATCH, seed=0)
+
+
+def seconds_waited(batches: Iterator) -> float:
+    """For all but the first, each while a device computes."""
+    next(batches)
+    waited = 0.0
+    for _ in range(STEPS - 1):
+        time.sleep(STEP)
+        began = time.perf_counter()
+        next(batches)
+        waited += time.perf_counter() - began
+    return waited / (STEPS - 1)
 
 
 def our_epoch(images: ImageDataset) -> int:

@@ -3,9 +3,10 @@
 import re
 
 import torch
+import typer
 from workbench import REPO
 
-from tok1d.cli import _parser
+from tok1d.cli import app
 from tok1d.config.schema import TokenizerConfig
 from tok1d.models.tokenizer import Tokenizer
 
@@ -25,7 +26,9 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 def test_every_command_parses_and_every_path_exists():
     commands = re.findall(r"(?:^|`)tok1d ([^`\n#]+)", README, re.M)
     assert len(commands) >= 5
+    known = typer.main.get_command(app).commands
     for command in commands:
-        _parser().parse_args(command.split())
+        name, *words = command.split()
+        known[name].make_context(name, words)  # raises for an unknown option or a missing argument
     for path in re.findall(r"\b((?:notebooks|params|tok1d)/[\w./]+\.\w+)", README):
         assert (REPO / path).exists(), path

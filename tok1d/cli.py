@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
-from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import yaml
+import typer
 
+from tok1d import __version__
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import own_parameters, parse, parse_notebook, parse_train, read_params
+from tok1d.config.parse import (
+    described,
+    given_params,
+    own_parameters,
+    parse,
+    parse_notebook,
+    parse_pairs,
+    parse_train,
+    read_params,
+)
 from tok1d.config.schema import NOTEBOOKS, EvalConfig
 from tok1d.runs import TRY_AGAIN, Lost, Run, RunError
 from tok1d.system import no_space
 
+LOCAL = Path("params/sites/local.py")
+HELP = {"help_option_names": ["-h", "--help"]}  # and plain text, in which [..] is no markup
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=HELP
+)
+Files = Annotated[list[str], typer.Option(
+    "-f", "--params-file", metavar="YAML", help="Parameter file (repeatable).", default_factory=list,
+    show_default=False,
+)]  # fmt: skip
+Pairs = Annotated[list[str], typer.Option(
+    "-p", "--param", metavar="NAME=VALUE", help="One parameter (repeatable).", default_factory=list,
+    show_default=False,
+)]  # fmt: skip
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders, such as outputs/runs/quickstart.")]
+Notebook = StrEnum("Notebook", sorted(NOTEBOOKS))  # type: ignore[misc]
+
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    """Do what the words of a command line say, by default those of this process; returns the exit status.
+
+    A `ConfigError` or `RunError` becomes one sentence on stderr and status 1 (`TRY_AGAIN` for a run that lost
+    its machine), a command line that cannot be read status 2, Ctrl-C 130.
+    """
+    command = typer.main.get_command(app)
     try:
-        return args.function(args) or 0
+        with command.make_context("tok1d", sys.argv[1:] if argv is None else list(argv)) as context:
+            return command.invoke(context) or 0
+    except typer.Exit as ended:  # of --help and --version
+        return ended.exit_code
+    except typer.TyperException as error:
+        asked = error.ctx.command_path if getattr(error, "ctx", None) else "tok1d"
+        print(f"tok1d: {error.format_message().rstrip('.')} (see '{asked} --help')", file=sys.stderr)
+        return error.exit_code
     except (ConfigError, RunError) as error:
         print(f"tok1d: {error}", file=sys.stderr)
         return TRY_AGAIN if isinstance(error, Lost) else 1
@@ -37,273 +74,230 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "tok1d", description="A notebook-centric workbench for 1D image tokenization."
-    )
-    commands = parser.add_subparsers(required=True, metavar="command")
-
-    run = commands.add_parser(
-        "run", help="run one notebook headless, with checked parameters, in its run folder"
-    )
-    run.add_argument("notebook", type=Path)
-    _take_params(run)
-    run.add_argument("--limit", type=float, metavar="SECONDS", help="interrupt the notebook after this long")
-    run.add_argument(
-        "--grace",
-        type=float,
-        metavar="SECONDS",
-        help="for its checkpoint then, before it is killed; default 60",
-    )
-    run.set_defaults(function=_run)
-
-    train = commands.add_parser(
-        "train", help="the training part of notebooks/train.ipynb, also under torchrun, accelerate and srun"
-    )
-    _take_params(train)
-    train.set_defaults(function=_train)
-
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="measure finished runs, each number with its interval and card; of several, compare them",
-    )
-    evaluate.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
-    evaluate.add_argument(
-        "--data", default="", help="images to measure on; default: the run's validation images"
-    )
-    _take_params(evaluate)
-    evaluate.set_defaults(function=_evaluate)
-
-    report = commands.add_parser(
-        "report", help="one offline HTML page from the executed notebooks of a sweep or run"
-    )
-    report.add_argument("folder", type=Path)
-    report.add_argument("-o", "--out", type=Path, help="default: FOLDER/report.html")
-    report.set_defaults(function=_report)
-
-    doctor = commands.add_parser(
-        "doctor", help="what is wrong with training runs, and what to try; exit status 1 if anything is"
-    )
-    doctor.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
-    doctor.set_defaults(function=_doctor)
-
-    sweep = commands.add_parser(
-        "sweep", help="many runs, on this machine's GPUs or a cluster; again to continue"
-    )
-    sweep.add_argument("file", type=Path, metavar="SWEEP", help="such as params/sweeps/toy.yaml")
-    sweep.add_argument("--site", type=Path, default=Path("params/sites/local.py"), help="where it runs")
-    sweep.add_argument("--dry-run", action="store_true", help="list the runs, what is missing, and the hours")
-    sweep.add_argument("-o", "--outputs", help="folder of all results; default: what the file says")
-    _take_params(sweep)
-    sweep.set_defaults(function=_sweep)
-
-    watch = commands.add_parser(
-        "watch", help="the live table of a sweep, from any machine that sees its folder"
-    )
-    watch.add_argument("folder", type=Path, help="such as outputs/toy")
-    watch.set_defaults(function=_watch)
-
-    figures = commands.add_parser(
-        "figures", help="draw all figures again: of every sweep below a folder, and the published ones"
-    )
-    figures.add_argument("folder", type=Path, nargs="?", default=Path("outputs"), help="default: outputs")
-    _take_params(figures)
-    figures.set_defaults(function=_figures)
-
-    publish = commands.add_parser(
-        "publish", help="copy a sweep's numbers and figures to outputs/published, and into README's table"
-    )
-    publish.add_argument("sweep", type=Path, help="such as outputs/toy")
-    publish.add_argument("--title", required=True, help="what the table calls it")
-    publish.set_defaults(function=_publish)
-
-    params = commands.add_parser(
-        "params", help="every parameter of a notebook, with the value that 'tok1d run' uses"
-    )
-    params.add_argument("notebook", choices=sorted(NOTEBOOKS))
-    _take_params(params)
-    params.set_defaults(function=_params)
-
-    prefetch = commands.add_parser(
-        "prefetch",
-        help="fetch the pretrained weights that parameter files need, for machines without internet",
-    )
-    prefetch.add_argument(
-        "params", nargs="+", metavar="PARAMS", help="YAML files, or NAME=VALUE for all of them"
-    )
-    prefetch.set_defaults(function=_prefetch)
-    return parser
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"tok1d {__version__}")
+        raise typer.Exit
 
 
-def _take_params(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "-f", "--params-file", action="append", default=[], metavar="YAML", help="parameter file (repeatable)"
-    )
-    command.add_argument(
-        "-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter (repeatable)"
-    )
+Version = Annotated[bool, typer.Option("--version", callback=_print_version, help="Show it and exit.")]
 
 
-def _params_of(args: argparse.Namespace) -> dict[str, Any]:
-    for text in args.param:
-        if "=" not in text:
-            raise ConfigError(f"-p {text} has no value: type -p NAME=VALUE, such as -p steps=1000")
-    return read_params(*args.params_file) | _pairs(args.param)
+@app.callback()
+def tok1d(version: Version = False) -> None:
+    """A notebook-centric workbench for 1D image tokenization."""
 
 
-def _run(args: argparse.Namespace) -> None:
+@app.command()
+def run(
+    notebook: Annotated[Path, typer.Argument(help="Such as notebooks/train.ipynb.")],
+    files: Files,
+    pairs: Pairs,
+    limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Interrupt the notebook after this long.")
+    ] = None,
+    grace: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For its checkpoint then, before it is killed; default 60."),
+    ] = None,
+) -> None:
+    """Run one notebook headless, in its run folder.
+
+    Its parameters are checked first. The same command continues a run that was killed, and leaves a finished
+    one alone.
+    """
     from tok1d.jupyter.execute import execute
     from tok1d.system import end_with_stdin
 
     end_with_stdin()
-    execute(args.notebook, _params_of(args), args.limit, args.grace)
+    execute(notebook, given_params(files, pairs), limit, grace)
 
 
-def _train(args: argparse.Namespace) -> int:
+@app.command()
+def train(files: Files, pairs: Pairs) -> int:
+    """Train as notebooks/train.ipynb does, as a plain program.
+
+    Also under torchrun, accelerate and srun. 'tok1d run notebooks/train.ipynb' with the same parameters then
+    evaluates the run and finishes it.
+    """
     from tok1d.training.launch import train_command
 
-    again = [text for file in args.params_file for text in ("-f", file)]
-    again += [text for pair in args.param for text in ("-p", pair)]
-    return train_command(_params_of(args), ["train", *again])
+    again = [word for file in files for word in ("-f", file)]
+    again += [word for pair in pairs for word in ("-p", pair)]
+    return train_command(given_params(files, pairs), ["train", *again])
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
-    """NAME=VALUE texts as parameters."""
-    pairs = (text.partition("=") for text in texts)
-    return {name.strip(): value.strip() for name, _, value in pairs}
+@app.command()
+def evaluate(
+    runs: Runs,
+    files: Files,
+    pairs: Pairs,
+    data: Annotated[
+        str, typer.Option(help="Images to measure on; default: the run's validation images.")
+    ] = "",
+) -> None:
+    """Measure finished runs, each number with its interval.
+
+    Of several runs also the differences of the others from the first. They are kept in each run's eval.json,
+    with a card of how they were measured; runs whose cards differ are not compared.
+    """
+    from tok1d.evaluation.runs import evaluate_runs
+    from tok1d.jupyter.tables import table_lines
+    from tok1d.system import end_with_stdin
+
+    end_with_stdin()
+    (config,) = parse(given_params(files, pairs), EvalConfig)
+    for title, rows, notes in evaluate_runs(runs, config, data):
+        print(title)
+        for line in [*table_lines(rows, shutil.get_terminal_size((110, 24)).columns), *notes]:
+            print(line, flush=True)
 
 
-def _prefetch(args: argparse.Namespace) -> None:
-    from tok1d.evaluation.features import metric_checkpoints
-    from tok1d.losses.frozen import loss_checkpoints
-    from tok1d.models.finetune import is_hub_id, read_parent
-    from tok1d.models.weights import read_weights
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A sweep or run, such as outputs/runs.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Default: FOLDER/report.html.")] = None,
+) -> None:
+    """Make one offline HTML page of executed notebooks."""
+    from tok1d.jupyter.report import build_report, executed_notebooks
 
-    texts = [text for text in args.params if "=" in text and not Path(text).exists()]
-    files = [text for text in args.params if text not in texts]
+    page = build_report(
+        executed_notebooks(folder), out or folder / "report.html", title=f"tok1d · {folder.name}"
+    )
+    print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command()
+def doctor(runs: Runs) -> int:
+    """Say what is wrong with training runs, and what to try.
+
+    From their records, while they train or afterwards; changes nothing. The exit status is 1 if anything is
+    wrong with any of them now.
+    """
+    from tok1d.training.doctor import complaints
+
+    sick = 0
+    for folder in runs:
+        lines, is_sick = complaints(Run(folder))
+        print(*lines, sep="\n")
+        sick += is_sick
+    return int(sick > 0)
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="Such as params/sweeps/toy.yaml.")],
+    files: Files,
+    pairs: Pairs,
+    site: Annotated[Path, typer.Option(help="Where it runs: a Parsl configuration.")] = LOCAL,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the runs, what is missing, and the hours.")
+    ] = False,
+    outputs: Annotated[
+        str | None,
+        typer.Option("-o", "--outputs", help="Folder of all results; default: what the file says."),
+    ] = None,
+) -> int:
+    """Make many runs, on this machine's GPUs or a cluster.
+
+    Each parameter given here holds for all of them. The same command again continues what was killed.
+    """
+    from tok1d.sweeps.plan import complete, read_plan
+
+    plan = read_plan(file, given_params(files, pairs), **({"outputs": outputs} if outputs else {}))
+    if complete(plan) and not dry_run:
+        print(f"{plan.folder} is finished, nothing to do")
+        return 0
+    from tok1d.sweeps.run import dry_run as describe
+    from tok1d.sweeps.run import run_sweep
+
+    return describe(plan, site) if dry_run else run_sweep(plan, site)
+
+
+@app.command()
+def watch(folder: Annotated[Path, typer.Argument(help="A sweep, such as outputs/toy.")]) -> None:
+    """Show the live table of a sweep until it ends.
+
+    From any machine that sees its folder; starts nothing. Where the output is no terminal, the table is
+    printed once.
+    """
+    from tok1d.sweeps.table import watch as show
+
+    show(folder)
+
+
+@app.command()
+def figures(
+    files: Files,
+    pairs: Pairs,
+    folder: Annotated[Path, typer.Argument(help="The folder that holds the sweeps.")] = Path("outputs"),
+) -> int:
+    """Draw all figures again, of sweeps and published ones.
+
+    Of every sweep below a folder, by notebooks/figures.ipynb with these parameters, and the figures of
+    numbers in FOLDER/published.
+    """
+    from tok1d.sweeps.publish import redraw_all
+
+    return redraw_all(folder, given_params(files, pairs))
+
+
+@app.command()
+def publish(
+    sweep: Annotated[Path, typer.Argument(help="The folder of a finished sweep, such as outputs/toy.")],
+    title: Annotated[str, typer.Option(metavar="TEXT", help="What the table calls it.")],
+) -> None:
+    """Keep a finished sweep's numbers and figures in git.
+
+    Copies them to outputs/published/SWEEP, replacing what was published of it before, and writes the table of
+    all published results into README.md here. Commits nothing and sends nothing anywhere.
+    """
+    from tok1d.sweeps.publish import around_results, renew
+    from tok1d.sweeps.publish import publish as copy
+
+    around_results()  # before anything is written
+    print(f"published: {copy(sweep, title)}")
+    renew()
+
+
+@app.command()
+def params(notebook: Notebook, files: Files, pairs: Pairs) -> None:
+    """Show every parameter of a notebook and its value.
+
+    The value is the one that 'tok1d run' would use with the same -f and -p.
+    """
+    path = Path("notebooks", f"{notebook}.ipynb")
+    own = own_parameters(path) if path.exists() else {}
+    for config in parse_notebook(notebook, own | given_params(files, pairs)):
+        print(described(config))
+
+
+@app.command()
+def prefetch(
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PARAMS",
+            help="Parameter files of training runs; NAME=VALUE, without -p, holds for each of them.",
+        ),
+    ],
+) -> None:
+    """Fetch the pretrained weights that trainings need.
+
+    Of encoders, losses, metrics and parents to fine-tune, into the caches of this machine, for when it has no
+    internet; no images. Says where each file lies. Without a file: for the default parameters.
+    """
+    from tok1d.sweeps.dry_run import pretrained_files
+
+    pairs = [text for text in texts if "=" in text and not Path(text).exists()]
+    files = [text for text in texts if text not in pairs]
     seen = set()
     for params in [read_params(file) for file in files] or [{}]:
-        configs = parse_train(params | _pairs(texts))
-        tokenizer, train = configs.tokenizer, configs.train
-        wanted = loss_checkpoints(train) + metric_checkpoints(configs.evaluation)
-        if is_hub_id(train.init_from):
-            wanted.append(read_parent(train.init_from))
-        elif not train.init_from and tokenizer.encoder_init != "random":
-            wanted.append(read_weights(tokenizer, train))
-        for weights in wanted:
+        for weights in pretrained_files(parse_train(params | parse_pairs(pairs))):
             if weights.sha256 not in seen:
                 print(f"{weights.source}\n  {weights.path}\n  sha256 {weights.sha256}", flush=True)
             seen.add(weights.sha256)
     print(f"{len(seen)} pretrained files are on this machine" if seen else "no pretrained file is needed")
-
-
-def _report(args: argparse.Namespace) -> None:
-    from tok1d.jupyter.report import build_report
-
-    order = {name: i for i, name in enumerate(NOTEBOOKS)}
-    found = [*args.folder.glob("*/*.ipynb"), *args.folder.glob("*.ipynb")]
-    notebooks = [path for path in found if not path.name.startswith(".")]
-    if not notebooks:
-        raise RunError(
-            f"there is no executed notebook in {args.folder}: run one with 'tok1d run notebooks/train.ipynb'"
-        )
-    notebooks.sort(key=lambda path: (path.parent == args.folder, path.parent.name, order.get(path.stem, 99)))
-    out = build_report(
-        notebooks, args.out or args.folder / "report.html", title=f"tok1d · {args.folder.name}"
-    )
-    print(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
-
-
-def _evaluate(args: argparse.Namespace) -> None:
-
-    from tok1d.system import end_with_stdin
-
-    end_with_stdin()
-    (config,) = parse(_params_of(args), EvalConfig)
-    for line in evaluate_command(args.runs, config, args.data):
-        print(line, flush=True)
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    from tok1d.runs import Run
-    from tok1d.training.doctor import checkup
-
-    sick = 0
-    for folder in args.runs:
-        now, over, step = checkup(Run(folder))
-        print(f"{folder}, {step} steps: {len(now) or 'no'} complaint{'s' * (len(now) > 1)}")
-        for diagnosis in now:
-            print(f"  {diagnosis}")
-        for diagnosis in over:
-            print(f"  over by now: {diagnosis}")
-        sick += bool(now)
-    return int(sick > 0)
-
-
-def _sweep(args: argparse.Namespace) -> int:
-    from tok1d.sweeps.plan import complete, read_plan
-
-    plan = read_plan(args.file, _params_of(args), **({"outputs": args.outputs} if args.outputs else {}))
-    if complete(plan) and not args.dry_run:
-        print(f"{plan.folder} is finished, nothing to do")
-        return 0
-    from tok1d.sweeps.run import dry_run, run_sweep
-
-    return dry_run(plan, args.site) if args.dry_run else run_sweep(plan, args.site)
-
-
-def _watch(args: argparse.Namespace) -> None:
-    from tok1d.sweeps.table import watch
-
-    watch(args.folder)
-
-
-def _figures(args: argparse.Namespace) -> int:
-    from tok1d.sweeps.publish import redraw_all
-
-    return redraw_all(args.folder, _params_of(args))
-
-
-def _publish(args: argparse.Namespace) -> None:
-    from tok1d.sweeps.publish import around_results, publish, renew
-
-    around_results()  # before anything is written
-    print(f"published: {publish(args.sweep, args.title)}")
-    renew()
-
-
-def _params(args: argparse.Namespace) -> None:
-    path = Path("notebooks", f"{args.notebook}.ipynb")
-    own = own_parameters(path) if path.exists() else {}
-    for config in parse_notebook(args.notebook, own | _params_of(args)):
-        print(f"# {(type(config).__doc__ or '').splitlines()[0]}")
-        for name, value in config.model_dump(mode="json").items():
-            text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
-            text = text.removesuffix("...\n").strip()
-            print(f"{name}: {text}  # {type(config).model_fields[name].description}")
-        print()
-
-
-def evaluate_command(folders: list[Path], config: EvalConfig, data: str) -> Iterator[str]:
-    """`tok1d evaluate`: each run's numbers as lines, then the differences of the others from the first.
-
-    Raises `RunError` when their cards differ.
-    """
-    from tok1d.evaluation.card import same_card
-    from tok1d.evaluation.runs import compare, evaluate_run
-    from tok1d.jupyter.tables import table_lines
-
-    runs = [Run(folder).finished for folder in folders]
-    width = shutil.get_terminal_size((110, 24)).columns
-    for run in runs:
-        evaluation = evaluate_run(run, config, data)
-        yield f"{run.path}: {evaluation['card']['images']} images"
-        yield from table_lines(evaluation["results"], width)
-        yield from (f"note: {warning}" for warning in evaluation["warnings"])
-    same_card(runs)
-    for run in runs[1:]:
-        yield f"{run.path} minus {runs[0].path}, over the same images"
-        yield from table_lines(compare(runs[0], run, config), width)
 
 
 if __name__ == "__main__":

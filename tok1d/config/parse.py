@@ -115,6 +115,20 @@ def read_params(*files: str | Path) -> dict[str, Any]:
     return params
 
 
+def given_params(files: list[str], pairs: list[str]) -> dict[str, Any]:
+    """Flat parameters of `-f` files and `-p NAME=VALUE` pairs, the pairs winning. Raises `ConfigError`."""
+    for text in pairs:
+        if "=" not in text:
+            raise ConfigError(f"-p {text} has no value: type -p NAME=VALUE, such as -p steps=1000")
+    return read_params(*files) | parse_pairs(pairs)
+
+
+def parse_pairs(texts: list[str]) -> dict[str, str]:
+    """NAME=VALUE texts as parameters."""
+    pairs = (text.partition("=") for text in texts)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 def _read_file(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """One file on top of its `base`; `above` are the files that led here."""
     if file.resolve() in above:
@@ -218,3 +232,13 @@ def own_parameters(notebook: Path) -> dict[str, Any]:
     cells = json.loads(notebook.read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     return {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
+
+
+def described(config: Config) -> str:
+    """A config as YAML, a line a parameter, with what each is as a comment."""
+    lines = [f"# {(type(config).__doc__ or '').splitlines()[0]}"]
+    for name, value in config.model_dump(mode="json").items():
+        text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+        text = text.removesuffix("...\n").strip()
+        lines.append(f"{name}: {text}  # {type(config).model_fields[name].description}")
+    return "\n".join([*lines, ""])

@@ -11,8 +11,9 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,6 +33,30 @@ from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import model_sha256
 from tok1d.runs import Run, RunError
 from tok1d.system import replacing
+
+
+class Shown(NamedTuple):
+    """A table of numbers as `tok1d evaluate` shows it."""
+
+    title: str
+    rows: list[dict[str, Any]]
+    notes: list[str]
+
+
+def evaluate_runs(folders: list[Path], config: EvalConfig, data: str) -> Iterator[Shown]:
+    """Measure finished runs: a table of each, then one of each other's differences from the first.
+
+    Raises `RunError` when their cards differ.
+    """
+    runs = [Run(folder).finished for folder in folders]
+    for run in runs:
+        evaluation = evaluate_run(run, config, data)
+        notes = [f"note: {warning}" for warning in evaluation["warnings"]]
+        yield Shown(f"{run.path}: {evaluation['card']['images']} images", evaluation["results"], notes)
+    same_card(runs)
+    for run in runs[1:]:
+        title = f"{run.path} minus {runs[0].path}, over the same images"
+        yield Shown(title, compare(runs[0], run, config), [])
 
 
 def compare(first: Run, second: Run, config: EvalConfig) -> list[dict[str, Any]]:
@@ -171,8 +196,9 @@ def linear_results(
         beside = LinearCode(code, counts, bits)
         own = config.model_copy(update={"token_counts": counts})
         found = evaluate(beside, images, own, reference=reference, cache=run.cache)
+        rows = [row | {"bits": row["num_tokens"] * bits} for row in found["results"]]
         with replacing(file) as temporary:
-            temporary.write_text(json.dumps(found["results"]))
+            temporary.write_text(json.dumps(rows))
     return json.loads(file.read_text())
 
 

@@ -26,6 +26,9 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
+from tok1d.config.schema import NOTEBOOKS
+from tok1d.runs import RunError
+
 TEMPLATE = Path(__file__).parent / "report_template"
 ELSEWHERE = re.compile(r"""(@import\b[^;]*|url\(\s*['"]?(https?:)?//[^)]*\))""", re.IGNORECASE)  # in CSS
 
@@ -51,6 +54,23 @@ class Section(NamedTuple):
     parameters: list[Parameter]
     headings: list[tuple[str, str]]  # (id, text) of each second-level heading
     body: str  # HTML
+
+
+def executed_notebooks(folder: Path) -> list[Path]:
+    """The notebooks of a sweep or run in reading order: run by run, then those of the sweep.
+
+    Raises `RunError` if there is none.
+    """
+    order = {name: i for i, name in enumerate(NOTEBOOKS)}
+    found = [*folder.glob("*/*.ipynb"), *folder.glob("*.ipynb")]
+    notebooks = [path for path in found if not path.name.startswith(".")]
+    if not notebooks:
+        raise RunError(
+            f"there is no executed notebook in {folder}: run one with 'tok1d run notebooks/train.ipynb'"
+        )
+    return sorted(
+        notebooks, key=lambda path: (path.parent == folder, path.parent.name, order.get(path.stem, 99))
+    )
 
 
 def build_report(notebooks: list[Path], out: Path, title: str = "tok1d report") -> Path:

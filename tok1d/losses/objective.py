@@ -107,8 +107,8 @@ class Objective(nn.Module):
         return surrogate, {name: term.detach() for name, term in terms.items()}
 
     def reconstruction(self, pixels: Tensor, images: Tensor, share: float = 1.0) -> tuple[Tensor, Terms]:
-        """Pixel and perceptual losses of two [B, 3, H, W]: their weighted sum, and each by its name. `share` of
-        all tokens made the reconstruction.
+        """Pixel and perceptual losses of two [B, 3, H, W]: their weighted sum, and each by its name. `share`
+        of all tokens made the reconstruction.
         """
         terms = pixel_terms(pixels, images, self.config)
         if self.perceptual is not None:

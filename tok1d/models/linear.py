@@ -1,18 +1,21 @@
-"""The linear code: an image as a mean and a few rounded numbers, the line that a trained tokenizer has to beat.
+"""The linear code: an image as a mean and a few rounded numbers, the line that a trained tokenizer has to
+beat.
 
     code = LinearTokenizer(image_size=64, num_tokens=64)
     code.fit(images)                           # uint8 [3, h, w] each; seconds on one core
     ids = code.encode(images)                  # float [B, 3, S, S] in 0 … 1 -> int64 [B, 64]
     again = code.decode_ids(ids[:, :8])        # any prefix -> float [B, 3, S, S]
 
-A Karhunen–Loève transform: subtract the mean image, project on the leading eigenvectors of the training images'
-covariance. Then the digits of the tokens (8, 8, 8, 5, 5, 5 values in each, as FSQ's) are given away greedily:
-each next one to the coefficient with the most variance that is still unexplained, whose remainder it rounds. So
-coefficients are refined several times, and every prefix of the digits is the best start there is.
+A Karhunen–Loève transform: subtract the mean image, project on the leading eigenvectors of the training
+images' covariance. Then the digits of the tokens (8, 8, 8, 5, 5, 5 values in each, as FSQ's) are given away
+greedily: each next one to the coefficient with the most variance that is still unexplained, whose remainder
+it rounds. So coefficients are refined several times, and every prefix of the digits is the best start there
+is.
 
-The covariance is not taken of pixels but of the strongest frequencies of the images' cosine transform:
-- eigenvectors are smooth, so 1,024 of 12,288 numbers hold all that the first 64 tokens can say (within 0.02 dB);
-- a mirrored image has the same frequencies with another sign in the odd ones, so mirrored copies are free: the
+The covariance is not taken of pixels but of the strongest frequencies of the images' cosine transform: -
+eigenvectors are smooth, so 1,024 of 12,288 numbers hold all that the first 64 tokens can say (within 0.02
+dB); - a mirrored image has the same frequencies with another sign in the odd ones, so mirrored copies are
+free: the
   covariance falls into an even and an odd half, each with an exact eigendecomposition and no random numbers;
 - frequencies do not depend on the number of pixels, so images of 256 pixels and more are fitted as they are;
 - frequencies of natural images are nearly uncorrelated, so shrinking the correlations (Ledoit & Wolf 2004)
@@ -37,9 +40,9 @@ BATCH = 256  # images at once while fitting
 
 class LinearTokenizer(nn.Module):
     """Fitted numbers are buffers, in float32. A decoded image is `mean + Σ_d tables[d, digit d] · basis[:,
-    owners[d]]`, in frequencies. `grid` "uniform" rounds on uniform grids, the best of five widths, as the line to
-    beat does; "centroids" moves their points to where the numbers are (Lloyd 1982), 0.1 … 0.3 dB better, and
-    shrinks the correlations by a tenth.
+    owners[d]]`, in frequencies. `grid` "uniform" rounds on uniform grids, the best of five widths, as the
+    line to beat does; "centroids" moves their points to where the numbers are (Lloyd 1982), 0.1 … 0.3 dB
+    better, and shrinks the correlations by a tenth.
     """
 
     def __init__(
@@ -120,7 +123,8 @@ class LinearTokenizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Sequence[Tensor]) -> LinearTokenizer:
-        """Fit to images, uint8 [3, h, w] each with a shorter side of `image_size`, and to their mirror images.
+        """Fit to images, uint8 [3, h, w] each with a shorter side of `image_size`, and to their mirror
+        images.
 
         Of longer ones some squares are taken. Deterministic, without random numbers. Raises `ValueError` for
         fewer than 2 images.

@@ -4,11 +4,11 @@
     better = refine(images, num_tokens=8)      # [B, 3, H, W] in 0 … 1 -> the same shape, not clamped
 
 It starts as the identity (its last layer is zero) and is told how many tokens the image was made of, so one
-network serves every prefix: what is missing differs, from whole cars at 1 token to the grain at 64. Pixels are
-folded 2 x 2 into channels first, which quarters the cost of the finest level; images come back by bilinear
-upsampling and two convolutions at full resolution (transposed convolutions and pixel shuffles left a grid of
-2 pixels: steps across it 0.62 of those inside, now 0.83). Fully convolutional: any size that is a multiple of
-`multiple`; others are padded.
+network serves every prefix: what is missing differs, from whole cars at 1 token to the grain at 64. Pixels
+are folded 2 x 2 into channels first, which quarters the cost of the finest level; images come back by
+bilinear upsampling and two convolutions at full resolution (transposed convolutions and pixel shuffles left a
+grid of 2 pixels: steps across it 0.62 of those inside, now 0.83). Fully convolutional: any size that is a
+multiple of `multiple`; others are padded.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class Level(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """x + two 3 x 3 convolutions of it; between them each channel is scaled and shifted by what is known (FiLM,
-    arXiv:1709.07871).
+    """x + two 3 x 3 convolutions of it; between them each channel is scaled and shifted by what is known
+    (FiLM, arXiv:1709.07871).
     """
 
     def __init__(self, width: int, known: int):

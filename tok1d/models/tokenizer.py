@@ -132,8 +132,8 @@ class Tokenizer(
         return self.refine.conv_out.weight if self.refine is not None else self.decoder.last_layer
 
     def learn_only(self, what: str) -> None:
-        """Freeze all but the `decoder` (with what refines it), or all but `refine`; `all` learns all. Ids stay
-        as they are in either case.
+        """Freeze all but the `decoder` (with what refines it), or all but `refine`; `all` learns all. Ids
+        stay as they are in either case.
         """
         names = {"decoder": ("decoder", "refine"), "refine": ("refine",)}.get(what)
         self.frozen = [] if names is None else [m for n, m in self.named_children() if n not in names]

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tok1d.config.fields import Config, ConfigError
-from tok1d.config.schema import DataConfig, EvalConfig, LossConfig, StartConfig, TokenizerConfig
+from tok1d.config.schema import DataConfig, EvalConfig, LossConfig, StartConfig, TokenizerConfig, TrainParams
 from tok1d.data.sources import find_sources
 from tok1d.sweeps.plan import Cell, Plan
+
+if TYPE_CHECKING:
+    from tok1d.models.finetune import Parent
+    from tok1d.models.weights import Weights
 
 PEAK_SHARE = 0.4  # of a GPU's dense bf16 peak that training reaches
 PROBE = 1e11  # FLOPs of the probe's forward pass, about
@@ -135,6 +139,23 @@ def checkpoints_of_metrics(config: EvalConfig) -> None:
     from tok1d.evaluation.features import metric_checkpoints
 
     metric_checkpoints(config)
+
+
+def pretrained_files(params: TrainParams) -> list[Weights | Parent]:
+    """Every pretrained file that a training with these parameters and its evaluation read, each fetched if it
+    is not on this machine.
+    """
+    from tok1d.evaluation.features import metric_checkpoints
+    from tok1d.losses.frozen import loss_checkpoints
+    from tok1d.models.finetune import is_hub_id, read_parent
+    from tok1d.models.weights import read_weights
+
+    files: list[Weights | Parent] = [*loss_checkpoints(params.train), *metric_checkpoints(params.evaluation)]
+    if is_hub_id(params.train.init_from):
+        files.append(read_parent(params.train.init_from))
+    elif not params.train.init_from and params.tokenizer.encoder_init != "random":
+        files.append(read_weights(params.tokenizer, params.train))
+    return files
 
 
 def part(config: Config, cls: type[Config]) -> Config:

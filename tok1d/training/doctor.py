@@ -125,3 +125,12 @@ def checkup(run: Run) -> tuple[list[Diagnosis], list[Diagnosis], int]:
     names = {diagnosis.name for diagnosis in now}
     over = [diagnosis for diagnosis in read_diagnoses(run) if diagnosis.name not in names]
     return now, over, int(records[-1]["step"])
+
+
+def complaints(run: Run) -> tuple[list[str], bool]:
+    """A checkup in lines, and whether anything is wrong now. Raises what `checkup` raises."""
+    now, over, step = checkup(run)
+    lines = [f"{run.path}, {step} steps: {len(now) or 'no'} complaint{'s' * (len(now) > 1)}"]
+    lines += [f"  {diagnosis}" for diagnosis in now]
+    lines += [f"  over by now: {diagnosis}" for diagnosis in over]
+    return lines, bool(now)
