@@ -109,7 +109,8 @@ class TokenizerConfig(Config):
             )
         if self.encoder == "linear" and (self.quantizer != "fsq" or self.encoder_init != "random"):
             raise ValueError(
-                "encoder=linear has ids of FSQ's levels and no network: type quantizer=fsq encoder_init=random"
+                "encoder=linear has ids of FSQ's levels and no network: "
+                "type quantizer=fsq encoder_init=random"
             )
         doublings = len(self.cnn_multipliers) - 1
         if self.decoder_head == "cnn" and 2**doublings != patch:

@@ -92,7 +92,7 @@ class LinearCode:
         self.code, self.token_counts, self.bits_per_token = code, token_counts, bits_per_token
 
     def encode(self, images: Tensor, num_tokens: int) -> Tensor:
-        """images [B, 3, S, S] -> the digits that as many bits pay for as `num_tokens` tokens have."""
+        """images [B, 3, S, S] -> the digits that the bits of `num_tokens` tokens pay for, [B, n]."""
         return self.code.encode_digits(images, self.code.digits_of(num_tokens * self.bits_per_token))
 
     def decode(self, digits: Tensor) -> Tensor:

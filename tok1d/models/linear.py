@@ -53,7 +53,7 @@ class LinearTokenizer(nn.Module):
         self.frequencies = side = min(FREQUENCIES, image_size)
         digits = num_tokens * len(self.levels)
         kept = min(max(1024, 3 * digits), 3 * side * side)  # the strongest frequencies
-        columns = min(digits // 2 + 64, digits, kept)  # coefficients: about half the digits refine others
+        columns = min(digits, int(0.85 * digits) + 6, kept)  # coefficients: some hold several digits
         self.register_buffer("mean", torch.zeros(3 * side * side))
         self.register_buffer("places", torch.arange(kept))  # of the kept frequencies
         self.register_buffer("basis", torch.zeros(kept, columns))  # columns of length 1
@@ -231,7 +231,7 @@ def batches(images: Sequence[Tensor], size: int) -> Iterator[Tensor]:
 
 
 def squares(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """[3, h, w] with a shorter side of `size` -> up to `CROPS` squares, evenly along the longer side."""
+    """[3, h, w] with a shorter side of `size` -> up to `CROPS` squares along the longer one."""
     for image in images:
         height, width = image.shape[-2:]
         excess = max(height, width) - size
@@ -242,7 +242,7 @@ def squares(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
 
 def cosines(size: int, count: int) -> Tensor:
-    """The first `count` rows of the orthonormal cosine transform (DCT-II) of `size` numbers, [count, size]."""
+    """The first `count` rows of the orthonormal cosine transform of `size` numbers (DCT-II)."""
     angles = math.pi * torch.arange(count, dtype=torch.float64)[:, None] * (torch.arange(size) + 0.5) / size
     rows = angles.cos() * (2 / size) ** 0.5
     rows[0] /= 2**0.5

@@ -1,7 +1,5 @@
 """The 1D image tokenizer: an image becomes K discrete tokens and comes back (TiTok, arXiv:2406.07550)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -140,7 +138,7 @@ class Tokenizer(
         for module in self.frozen:
             module.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Tokenizer:
+    def train(self, mode: bool = True) -> "Tokenizer":
         super().train(mode)
         for module in self.frozen:
             module.eval()
