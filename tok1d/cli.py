@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     except typer.Exit as ended:  # of --help and --version
         return ended.exit_code
     except typer.TyperException as error:
-        asked = error.ctx.command_path if getattr(error, "ctx", None) else "tok1d"
+        inside = getattr(error, "ctx", None)
+        asked = inside.command_path if inside else "tok1d"
         print(f"tok1d: {error.format_message().rstrip('.')} (see '{asked} --help')", file=sys.stderr)
         return error.exit_code
     except (ConfigError, RunError) as error:

@@ -89,7 +89,7 @@ def key_values(values: dict[str, Any]) -> Markdown:
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in values.items():
         below = flat(value) if isinstance(value, dict) else {}
         found |= {f"{name}.{key}": v for key, v in below.items()} or {name: value}

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import parsl
 import yaml
@@ -116,7 +117,7 @@ def slots_of(executor: object) -> int:
     return max(1, int(min(each, 10**6)) * nodes)
 
 
-def cost(error: Exception, task: dict) -> float:
+def cost(error: Exception, task: Any) -> float:
     """What a failure takes of a run's `retries`: all of them, unless it was merely killed."""
     return float("inf") if isinstance(error, CellFailed) and not error.again else 1
 

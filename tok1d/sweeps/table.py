@@ -119,7 +119,7 @@ class Table:
         self.cells = lengths(plan)
         self.states: dict[str, str] = {}
         self.drawn = 0
-        self.handle = None
+        self.handle: DisplayHandle | None = None
 
     def __enter__(self) -> Table:
         return self
