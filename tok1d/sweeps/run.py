@@ -35,7 +35,7 @@ SITE = Path("params/sites/local.py")
 INTERCHANGE = """
 import runpy, sys
 from tok1d.system import end_with_parent
-end_with(int(sys.argv.pop()))
+end_with_parent(int(sys.argv.pop()))
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
 
