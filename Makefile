@@ -1,6 +1,6 @@
 # make demo   train on the built-in toy roads, reconstruct, ablate, draw: outputs/demo/report.html
 # make test   format, lint, unit tests, every notebook, the report in a browser
-# make lab    JupyterLab          make lint   format and lint only          make bench   speed and memory
+# make lab    JupyterLab          make lint   format, lint, types only         make bench   speed and memory
 # make figures   draw every figure again: of all sweeps in outputs/, and the published ones
 # Each sets up .venv first, with the pinned requirements.txt; needs Python 3.11 or newer.
 
@@ -17,7 +17,7 @@ env: $(VENV)/installed
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "tok1d needs Python 3.11 or newer: type make PYTHON=python3.12 …"; exit 1; }
-	@echo "== setting up $(VENV): 192 pinned packages, some minutes the first time"
+	@echo "== setting up $(VENV): some 200 pinned packages, some minutes the first time"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "this Python cannot make environments: on Debian, apt-get install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -53,6 +53,7 @@ lint: env
 	@ruff format --check .
 	@ruff check .
 	@lint-imports --no-cache >/dev/null || lint-imports --no-cache
+	@mypy --no-error-summary
 	@nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
 
 lab: env

@@ -54,7 +54,9 @@ class Schedule(NamedTuple):
         "powers"  # 1, 2, 4 … K; or uniform: 1 … K; or half: powers, but all K in half of the steps
     )
 
-    def count(self, step: int, tokenizer: TokenizerConfig, train: TrainConfig) -> int:
+    def count(  # type: ignore[override]  # hides the method of tuples
+        self, step: int, tokenizer: TokenizerConfig, train: TrainConfig
+    ) -> int:
         count = sample_num_tokens(
             step, tokenizer, train.model_copy(update={"elastic_warmup_fraction": self.share})
         )
@@ -178,9 +180,10 @@ def draw(records: list[dict], mean_error: float) -> Figure:
 def draw_panel(axis: Axes, records: list[dict], mean_error: float, **same: Any) -> list[tuple]:
     """A line a schedule; returns the last point of each: (loss, step, label, color)."""
     axis.axhline(mean_error, color="#888888", linestyle=":", linewidth=0.9)
-    place = dict(xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", fontsize=6)
-    if axis.get_subplotspec().is_first_col():
-        axis.annotate("the mean image", (1, mean_error), (0, 2), color="#666666", **place)
+    place: dict[str, Any] = dict(xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
+    panel = axis.get_subplotspec()
+    if panel is not None and panel.is_first_col():
+        axis.annotate("the mean image", (1, mean_error), (0, 2), color="#666666", fontsize=6, **place)
     ends = []
     for schedule, color in zip(SCHEDULES, COLORS, strict=True):
         steps, losses = curve(records, schedule=schedule.label, **same)
@@ -219,10 +222,10 @@ def table(records: list[dict], mean_error: float) -> list[dict[str, Any]]:
             steps, losses = curve(records, **same, num_tokens=shown[-1])
             left = [step for step, loss in zip(steps, losses, strict=True) if loss < GONE * mean_error]
             final = [-10 * math.log10(curve(records, **same, num_tokens=count)[1][-1]) for count in shown]
-            row = {
+            row: dict[str, Any] = {
                 "prefixes": schedule.label,
                 "token_mixing": mixing,
-                "left the mean at": (left or ["never"])[0],
+                "left the mean at": left[0] if left else "never",
             }
             row |= {f"dB at {count}": round(psnr, 2) for count, psnr in zip(shown, final, strict=True)}
             rows.append(row | {"mean dB": round(sum(final) / len(final), 2)})
@@ -230,7 +233,7 @@ def table(records: list[dict], mean_error: float) -> list[dict[str, Any]]:
 
 
 def main(*texts: str) -> None:
-    given = dict(text.split("=", 1) if "=" in text else (text, "") for text in texts)
+    given = {name: value for name, _, value in (text.partition("=") for text in texts)}
     seeds = int(given.pop("seeds", 2))
     out = Path(given.pop("out", "outputs/published/elastic-schedules"))
     try:

@@ -96,7 +96,7 @@ def build(size: int) -> Tokenizer:
     tokenizer = Tokenizer(config).eval()
     with torch.no_grad():  # the pixel head starts at 0
         for p in tokenizer.decoder.parameters():
-            p += 0.05 * torch.randn_like(p)
+            p.add_(0.05 * torch.randn_like(p))
     return tokenizer
 
 
@@ -114,10 +114,10 @@ def theirs(folder: str, count: int, weights: str, temporary: str) -> list[tuple[
     for name in ("originals", *map(str, COUNTS)):
         Path(temporary, name).mkdir()
     for batch in images.batches(50, count):
-        rows = {"originals": batch} | reconstruct(tokenizer, batch, COUNTS)
+        rows = {"originals": batch} | {str(k): x for k, x in reconstruct(tokenizer, batch, COUNTS).items()}
         for name, pictures in rows.items():
             for i, picture in enumerate(pictures.permute(0, 2, 3, 1).numpy(), first):
-                Image.fromarray(picture).save(Path(temporary, str(name), f"{i:06}.png"))
+                Image.fromarray(picture).save(Path(temporary, name, f"{i:06}.png"))
         first += len(batch)
     command = [
         sys.executable, "-m", "torch_fidelity.fidelity", "--cpu", "--fid", "--kid", "--json", "--silent",
@@ -136,6 +136,8 @@ def theirs(folder: str, count: int, weights: str, temporary: str) -> list[tuple[
 
 class Roads(ImageDataset):
     """Toy roads, the same 50 over and over."""
+
+    pictures: list[np.ndarray]
 
     def __init__(self, count: int, size: int = 64):
         pictures = [np.asarray(draw_scene(i, size)) for i in range(50)]

@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -203,7 +203,7 @@ def wait_for_data_loader(data: Path, cache: Path, processes: int = 0) -> float:
     """The same of torch's DataLoader."""
     from torch.utils.data import DataLoader
 
-    steps = Steps(our_images(data, cache))
+    steps: Any = Steps(our_images(data, cache))  # it has the methods of a Dataset, and that is enough
     context = "fork" if processes else None
     loader = DataLoader(steps, None, num_workers=processes, multiprocessing_context=context)
     return seconds_waited(iter(loader))

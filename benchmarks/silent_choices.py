@@ -40,7 +40,7 @@ class FloatJpeg:
     def __init__(self):
         out = io.BytesIO()
         Image.new("RGB", (16, 16)).save(out, "JPEG", quality=QUALITY)
-        steps = Image.open(out).quantization  # in rows
+        steps = Image.open(out).quantization  # type: ignore[attr-defined]  # of JPEG files, in rows
         self.steps = [torch.tensor(steps[i], dtype=torch.float32).view(8, 8) for i in (0, 1)]
         k, n = torch.arange(8.0)[:, None], torch.arange(8.0)
         self.dct = torch.cos((2 * n + 1) * k * torch.pi / 16) / 2 * torch.where(k == 0, 0.5**0.5, 1.0)
@@ -155,8 +155,8 @@ def main(folder: str, train: str, *arguments: str) -> None:
         base = None
         for what, images, extra in ways(photographs(folder, count), photographs(train, count)):
             own = config.model_copy(update={"eval_images": extra.pop("eval_images", 0)})
-            arguments = {"saving": UINT8, "cache": Path(cache)} | extra
-            found = evaluate(FloatJpeg(), images, own, **arguments)
+            choices = {"saving": UINT8, "cache": Path(cache)} | extra
+            found = evaluate(FloatJpeg(), images, own, **choices)
             rfid, card = found["results"][0]["rfid"], found["card"]
             base = base or (rfid, card)
             named = next(iter(differences(base[1], card)), "")

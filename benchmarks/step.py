@@ -35,7 +35,7 @@ from tok1d.training.step import train_step, update
 from tok1d.training.task import TokenizerTask
 
 TITOK_B = dict(encoder_size="B", decoder_size="B", num_latent_tokens=64, batch_size=8, toy_images=64)
-SUITES = {
+SUITES: dict[str, dict[str, dict[str, Any]]] = {
     "step": {
         "float32": TITOK_B | dict(mixed_precision="no"),
         "bf16": TITOK_B | dict(mixed_precision="bf16"),
@@ -50,8 +50,8 @@ SUITES = {
 
 def main(*arguments: str) -> None:
     """Print a row of each of the suite's (step, or tokens as first argument); others are NAME=VALUE."""
-    suite, *arguments = arguments if arguments[:1] == ("tokens",) else ("step", *arguments)
-    given = dict(text.split("=", 1) for text in arguments)
+    suite, *texts = arguments if arguments[:1] == ("tokens",) else ("step", *arguments)
+    given = dict(text.split("=", 1) for text in texts)
     for name, params in SUITES[suite].items():
         with multiprocessing.get_context("spawn").Pool(1) as pool:  # so that peak memory is this row's own
             facts = pool.apply(measure, (params | given,))

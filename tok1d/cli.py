@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -56,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     except typer.Exit as ended:  # of --help and --version
         return ended.exit_code
     except typer.TyperException as error:
-        asked = error.ctx.command_path if getattr(error, "ctx", None) else "tok1d"
+        inside = getattr(error, "ctx", None)
+        asked = inside.command_path if inside else "tok1d"
         print(f"tok1d: {error.format_message().rstrip('.')} (see '{asked} --help')", file=sys.stderr)
         return error.exit_code
     except (ConfigError, RunError) as error:
@@ -103,8 +103,7 @@ def run(
 ) -> None:
     """Run one notebook headless, in its run folder.
 
-    Its parameters are checked first. The same command continues a run that was killed, and leaves a finished
-    one alone.
+    The same command continues a run that was killed, and leaves a finished one alone.
     """
     from tok1d.jupyter.execute import execute
     from tok1d.system import end_with_stdin
@@ -142,15 +141,15 @@ def evaluate(
     with a card of how they were measured; runs whose cards differ are not compared.
     """
     from tok1d.evaluation.runs import evaluate_runs
-    from tok1d.jupyter.tables import table_lines
+    from tok1d.jupyter.tables import print_table
     from tok1d.system import end_with_stdin
 
     end_with_stdin()
     (config,) = parse(given_params(files, pairs), EvalConfig)
     for title, rows, notes in evaluate_runs(runs, config, data):
         print(title)
-        for line in [*table_lines(rows, shutil.get_terminal_size((110, 24)).columns), *notes]:
-            print(line, flush=True)
+        print_table(rows)
+        print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
 
 
 @app.command()
@@ -218,8 +217,7 @@ def sweep(
 def watch(folder: Annotated[Path, typer.Argument(help="A sweep, such as outputs/toy.")]) -> None:
     """Show the live table of a sweep until it ends.
 
-    From any machine that sees its folder; starts nothing. Where the output is no terminal, the table is
-    printed once.
+    From any machine that sees its folder. Printed once where the output is no terminal.
     """
     from tok1d.sweeps.table import watch as show
 
@@ -234,8 +232,7 @@ def figures(
 ) -> int:
     """Draw all figures again, of sweeps and published ones.
 
-    Of every sweep below a folder, by notebooks/figures.ipynb with these parameters, and the figures of
-    numbers in FOLDER/published.
+    Each sweep's by notebooks/figures.ipynb with these parameters; those of numbers in FOLDER/published.
     """
     from tok1d.sweeps.publish import redraw_all
 

@@ -143,7 +143,9 @@ def _first_to_fail() -> bool:
 
 def _group() -> dist.ProcessGroup:
     if not _agreements:
-        _agreements.append(dist.new_group(backend="gloo", timeout=PATIENCE))
+        group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        assert isinstance(group, dist.ProcessGroup)  # every process is a member
+        _agreements.append(group)
     return _agreements[0]
 
 

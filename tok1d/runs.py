@@ -34,7 +34,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -62,6 +62,9 @@ NOT_BEGUN = {
     "encoder_revision",
     "init_from",
 }  # free as well, until the run has weights of its own
+
+
+Kind = TypeVar("Kind", bound=Config)
 
 
 class RunError(RuntimeError):
@@ -143,7 +146,7 @@ class Run:
         """Whether it has weights of its own to go on from."""
         return self.has_model or (self / "last.ckpt").exists()
 
-    def config(self, cls: type[Config]) -> Config:
+    def config(self, cls: type[Kind]) -> Kind:
         """The run's own parameters of one kind."""
         return cls(**{name: value for name, value in self.params.items() if name in cls.model_fields})
 

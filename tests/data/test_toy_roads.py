@@ -16,7 +16,8 @@ from tok1d.data.toy_roads.scene import SCENES, TIMES_OF_DAY, WEATHER, labels
 FINGERPRINT = """
 import hashlib
 from tok1d.data.toy_roads.draw import draw_scene
-print(hashlib.sha256(b"".join(draw(i, 32, 3).tobytes() for i in range(12))).hexdigest(), labels(7, 3))
+from tok1d.data.toy_roads.scene import labels
+print(hashlib.sha256(b"".join(draw_scene(i, 32, 3).tobytes() for i in range(12))).hexdigest(), labels(7, 3))
 """
 
 

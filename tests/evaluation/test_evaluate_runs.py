@@ -1,6 +1,7 @@
 """`tok1d evaluate RUN…`: what it prints, what it keeps, what it refuses; and the way back to the images."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.image_metrics import psnr
 from tok1d.evaluation.runs import compare, evaluate_run, evaluation_images, worst
-from tok1d.jupyter.tables import table_lines
+from tok1d.jupyter.tables import print_table
 from tok1d.runs import Run, RunError
 
 
@@ -143,9 +144,18 @@ def test_what_is_measured_is_neither_measured_again_nor_lost(tmp_path):
     assert [row["num_tokens"] for row in more["results"]] == [1, 2, 3, 4]
 
 
-def test_a_table_that_is_wider_than_the_terminal_becomes_several():
+def test_a_table_that_is_wider_than_the_terminal_becomes_several(capsys, monkeypatch):
     rows = [{"num_tokens": k, "psnr": 20.0, "psnr_interval": [19.0, 21.0], "ssim": 0.5} for k in (8, 16)]
-    (head, *_), narrow = table_lines(rows), table_lines(rows, width=36)
-    assert len(narrow) == 6 and max(map(len, narrow)) <= 36
-    assert narrow[0].split() == ["tokens", "PSNR", "(dB)"] and narrow[3].split() == ["tokens", "SSIM"]
-    assert table_lines(rows, width=len(head)) == table_lines(rows)
+
+    def printed(columns: int) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_table(rows)
+        return re.sub("\x1b[^m]*m", "", capsys.readouterr().out).splitlines()
+
+    monkeypatch.delenv("TERM", raising=False)
+    assert len(printed(22)) == 3 and "20.00 (19.00 … 21.00)" in printed(22)[1]  # no terminal: a line a row
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    narrow = printed(24)
+    assert len(narrow) == 5 + 3 and max(map(len, narrow)) <= 24  # an interval is below its number
+    assert narrow[0].split() == ["tokens", "PSNR", "(dB)"] and narrow[5].split() == ["tokens", "SSIM"]
+    assert len(printed(80)) == 5

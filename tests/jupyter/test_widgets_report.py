@@ -1,5 +1,6 @@
 """The slider and the report as a reader meets them: a real kernel, a real browser, a real JupyterLab."""
 
+import base64
 import os
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import papermill
 import pytest
 from browser import REPO, chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from tok1d.environment import headless
@@ -222,6 +223,27 @@ def test_report_flags_a_killed_kernel(folder, tmp_path):
     nbformat.write(notebook, tmp_path / "killed.ipynb")
     page = build_report([tmp_path / "killed.ipynb"], tmp_path / "report.html").read_text()
     assert "stopped early</strong> 6 of 7 code cells ran." in page
+
+
+def test_only_pictures_of_the_notebooks_folder_get_into_the_report(tmp_path):
+    inside, outside = tmp_path / "run", tmp_path / "secret.png"
+    (inside / "recon").mkdir(parents=True)
+    Image.new("RGB", (4, 4), "red").save(outside)
+    for name in ("here.png", "recon/with space.png"):
+        Image.new("RGB", (4, 4), "blue").save(inside / name)
+    (inside / "link.png").symlink_to(outside)
+    own = ["here.png", "recon/with%20space.png", str(inside / "here.png")]
+    others = ["../secret.png", "recon/../../secret.png", str(outside), f"file://{outside}", "link.png"]
+    nothing = ["", ".", "recon", "gone.png", "%00.png", "x" * 5000]
+    markdown = "\n\n".join(f"![{i}]({source})" for i, source in enumerate([*own, *others, *nothing]))
+    shown = new_output(
+        "display_data", {"text/html": "".join(f'<img src="{s}">' for s in [*own, *others, *nothing])}
+    )
+    cells = [new_markdown_cell(markdown), new_code_cell("x", execution_count=1, outputs=[shown])]
+    page = build_report([_write(inside / "pictures.ipynb", *cells)], tmp_path / "report.html").read_text()
+    embedded = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
+    assert embedded == [base64.b64encode((inside / "here.png").read_bytes()).decode()] * 2 * len(own)
+    assert page.count("not in this file") == 2 * len(others + nothing)
 
 
 def test_formula_mathtext_cannot_draw_stays_text():

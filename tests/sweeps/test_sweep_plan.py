@@ -8,11 +8,13 @@ import pytest
 import yaml
 from workbench import ENV, REPO
 
+from tok1d.cli import main
 from tok1d.config.fields import ConfigError
+from tok1d.jupyter.tables import as_text, terminal
 from tok1d.models.flops import forward_flops
 from tok1d.sweeps.dry_run import estimate, missing, training_flops
 from tok1d.sweeps.plan import read_plan
-from tok1d.sweeps.table import as_text, lengths, rows
+from tok1d.sweeps.table import lengths, rows, sweep_table
 
 SMALL = dict(image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", toy_images=4)
 
@@ -121,8 +123,27 @@ def test_a_thousand_cells_are_planned_and_shown(tmp_path):
     """Not timed to the letter: these machines are noisy; a second is the aim, minutes would be a bug."""
     plan = read_plan(written(tmp_path, grid={"num_latent_tokens": [1, 2, 4, 8]}, seeds=list(range(250))))
     assert len(plan.cells) == 1000 and len({cell.name for cell in plan.cells}) == 1000
-    text = as_text(rows(tmp_path, lengths(plan)))
+    text = as_text(sweep_table(rows(tmp_path, lengths(plan))), terminal())
     assert text.endswith("1000 waiting") and len(text.splitlines()) == 1002
+
+
+def test_a_terminal_too_low_for_all_runs_shows_those_at_work():
+    found = [{"run": f"r{i}", "state": "running" if i == 90 else "waiting"} for i in range(100)]
+    text = as_text(sweep_table(found, height=24), terminal())
+    assert [line.split() for line in text.splitlines()[:-1]] == [["run", "state"], ["r90", "running"]]
+    assert text.endswith("99 waiting · 1 running")
+
+
+def test_watch_prints_once_where_there_is_no_terminal_and_redraws_in_one(tmp_path, capsys, monkeypatch):
+    (tmp_path / "sweep.json").write_text('{"cells": [{"run": "a [bold]", "steps": 9, "batch_size": 1}]}')
+    assert main(["watch", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "run       state\na [bold]  waiting\n1 waiting\n"
+    (tmp_path / "a [bold]").mkdir()
+    (tmp_path / "a [bold]" / "status.json").write_text('{"state": "done"}')
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    assert main(["watch", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "a [bold]" in said and "1 done" in said and "\x1b[?25h" in said  # the cursor is back
 
 
 def test_a_dry_run_lists_and_says_what_is_missing(tmp_path):

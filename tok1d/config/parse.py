@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from tok1d.config.fields import Config, ConfigError, to_number
 from tok1d.config.schema import (
@@ -55,8 +56,8 @@ def parse_notebook(notebook: str, params: dict[str, Any]) -> Params:
     return NOTEBOOKS[notebook](*parse(params, *configs_of(notebook)))
 
 
-def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Config, ...]:
-    """Sort flat parameters into `classes`, in order.
+def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Any, ...]:
+    """Sort flat parameters into `classes`: one of each, in order.
 
     Raises `ConfigError`, one sentence: the spelling of an unknown name, the type or range of a bad value.
     """
@@ -89,10 +90,11 @@ def renamed(params: dict[str, Any], warn: bool = False) -> dict[str, Any]:
     return {RENAMED.get(name, name): value for name, value in params.items()}
 
 
-def check_counts(configs: list[Config]) -> None:
+def check_counts(configs: Iterable[Config]) -> None:
     """Token counts to evaluate are counts that the tokenizer has."""
-    kinds = {type(config): config for config in configs}
-    tokenizer, evaluation = kinds.get(TokenizerConfig), kinds.get(EvalConfig)
+    configs = list(configs)
+    tokenizer = next((config for config in configs if isinstance(config, TokenizerConfig)), None)
+    evaluation = next((config for config in configs if isinstance(config, EvalConfig)), None)
     if tokenizer is None or evaluation is None:
         return
     K = tokenizer.num_latent_tokens
@@ -176,7 +178,7 @@ def unknown_name(name: Any, known: Iterable[str]) -> str:
     return f"{_shown(name)} is not a parameter: {hint}"
 
 
-def _sentence(error: dict[str, Any], known: dict[str, Any]) -> str:
+def _sentence(error: ErrorDetails, known: dict[str, Any]) -> str:
     """One pydantic error as one sentence: the name, what it must be, what it was, what to type."""
     if not error["loc"]:
         return error["msg"].removeprefix("Value error, ")

@@ -276,7 +276,7 @@ class LoopConfig(Config):
     checkpoint_every: Int = Field(500, ge=1, description="steps between checkpoints")
 
     @model_validator(mode="after")
-    def _can_be_sharded(self) -> TrainConfig:
+    def _can_be_sharded(self) -> LoopConfig:
         if self.parallel == "fsdp" and self.optimizer == "muon":
             raise ValueError(
                 "parallel=fsdp cuts matrices into pieces, which optimizer=muon needs whole: "
@@ -285,7 +285,7 @@ class LoopConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _divides(self) -> TrainConfig:
+    def _divides(self) -> LoopConfig:
         if self.batch_size % self.grad_accum_steps:
             near = -(-self.batch_size // self.grad_accum_steps) * self.grad_accum_steps
             raise ValueError(

@@ -173,6 +173,7 @@ def load_data(config: DataConfig, size: int, cache: str | Path) -> tuple[ImageDa
     Validation images are always decoded into the cache: measurements name the fingerprint of their content.
     """
     train, val = find_sources(config, size, cache)
+    images: ImageDataset
     if config.decode == "stream":
         images = stream_images(train, size, config.max_unreadable)
     else:
@@ -200,6 +201,7 @@ def load_images(source: Source, size: int, cache: str | Path, max_unreadable: fl
             why = f"the image cache {cache} cannot be written ({(error.strerror or str(error)).lower()})"
             raise ConfigError(f"{why}: make room there, or type outputs=FOLDER on another disk") from None
         index = _complete(folder)
+    assert index is not None
     _check_unreadable(index["unreadable"], len(source.names), source.where, max_unreadable)
     pixels = np.memmap(folder / "pixels.u8", np.uint8, mode="r")
     shapes = [tuple(shape) for shape in index["shapes"]]

@@ -55,7 +55,7 @@ def decode(raw: bytes) -> tuple[Picture, str]:
     try:
         with Image.open(io.BytesIO(raw)) as image:
             plain = is_plain_jpeg(image)
-            picture = decode_plain_jpeg(raw) if plain else None
+            picture: Picture | None = decode_plain_jpeg(raw) if plain else None
             if picture is None:
                 image.load()
                 picture = to_rgb(ImageOps.exif_transpose(image))
@@ -76,7 +76,7 @@ def is_plain_jpeg(image: Image.Image) -> bool:
     return (
         image.format == "JPEG"
         and image.mode == "RGB"
-        and [layer[1:3] for layer in image.layer] in PLAIN_SAMPLINGS
+        and [layer[1:3] for layer in getattr(image, "layer", ())] in PLAIN_SAMPLINGS
         and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
     )
 

@@ -158,7 +158,8 @@ def _bytes(file: dict[str, Any]) -> bytes:
 def _extension(raw: bytes) -> str:
     try:
         with Image.open(io.BytesIO(raw)) as image:
-            return {"jpeg": "jpg", "mpo": "jpg"}.get(image.format.lower(), image.format.lower())
+            kind = str(image.format).lower()
+            return {"jpeg": "jpg", "mpo": "jpg"}.get(kind, kind)
     except Exception:
         return "jpg"  # decoding will say what is wrong with it
 

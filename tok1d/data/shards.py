@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks it
 
 from tok1d.config.fields import ConfigError
 from tok1d.data.decode import SUFFIXES, Picture, Unreadable, decode
@@ -56,7 +56,8 @@ def open_shards(tars: list[Path], cache: Path) -> Reader:
     above = Path(os.path.commonpath([tar.absolute().parent for tar in tars]))
     with ThreadPoolExecutor(8) as pool:  # most of the time goes into waiting for the disk
         indices = list(pool.map(lambda tar: index(tar, cache), tars))
-    places, stamps = {}, {}
+    places: dict[str, tuple[Path, str, int, int]] = {}
+    stamps: dict[str, str] = {}
     for tar, members in zip(tars, indices, strict=True):
         name = tar.absolute().relative_to(above).as_posix()
         stamps[name] = stamp(tar)

@@ -24,7 +24,7 @@ from tok1d.data.toy_roads import draw, scene, things
 Labels = dict[str, str]  # weather, timeofday, scene
 ATTRIBUTES = ("weather", "timeofday", "scene")
 TOY_VAL_START = 1_000_000  # toy-roads images from here on are for validation
-TOY_FILES = [Path(module.__file__) for module in (scene, draw, things)]
+TOY_FILES = [Path(str(module.__file__)) for module in (scene, draw, things)]
 TOY_VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in TOY_FILES)).hexdigest()
 
 

@@ -36,7 +36,7 @@ class Gaussian(NamedTuple):
 
     mean: Tensor  # [D]
     root: Tensor  # [min(N, D), D]: rootᵀ root is the covariance (over N - 1)
-    count: int  # N
+    count: int  # type: ignore[assignment]  # N; hides the method of tuples
 
 
 def blocks(features: Features, rows: int = BLOCK) -> Iterator[Tensor]:
@@ -58,7 +58,8 @@ def gaussian(features: Features) -> Gaussian:
     it is their QR decomposition's triangle, block by block. No matrix is squared, so nothing is lost.
     """
     count, dim = features.shape
-    mean = sum(block.sum(0) for block in blocks(features)) / count
+    sums = [block.sum(0) for block in blocks(features)]
+    mean = sum(sums[1:], sums[0]) / count
     root = torch.empty(0, dim, dtype=torch.float64, device=mean.device)
     for block in blocks(features):
         root = torch.cat([root, (block - mean) / (count - 1) ** 0.5])

@@ -77,9 +77,9 @@ def evaluate(
     if count < 2:  # nothing to draw again
         config = config.model_copy(update={"resamples": 0})
     measured = as_measurable(tokenizer, config)
-    devices = [torch.device(device) for device in devices] or devices_for(measured, config)
+    chosen = [torch.device(device) for device in devices] or devices_for(measured, config)
     with tempfile.TemporaryDirectory(prefix="tok1d-") as folder:
-        sets = SetMetrics(config, images, reference, Path(folder), cache, devices)
+        sets = SetMetrics(config, images, reference, Path(folder), cache, chosen)
         return Evaluator(measured, images, config, Path(folder), sets, table, saving).evaluation()
 
 
@@ -99,7 +99,7 @@ def number_of(images: ImageDataset, config: EvalConfig) -> int:
 class CountTotals:
     """What is gathered at one token count."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.images = 0
         self.encode_seconds = self.decode_seconds = 0.0
         self.codes: CodeCounts | None = None
@@ -180,7 +180,7 @@ class Evaluator:
         if at.ids is None or not size:
             return {}
         if row.codes is None:
-            row.codes = CodeCounts(at.num_tokens, size, self.folder / f"ids-{at.num_tokens}")
+            row.codes = CodeCounts(at.ids.shape[1], size, self.folder / f"ids-{at.num_tokens}")
         return {"different_codes": row.codes.add(at.ids)}
 
     def of_images(self, count: int | None) -> dict[str, Any]:
@@ -195,8 +195,8 @@ class Evaluator:
             found[name] = float(values.mean())
             if self.config.resamples:
                 found[f"{name}_interval"] = list(interval_of_mean(values, self.config.resamples, seed=0))
-        if self.rows[count].codes:
-            found |= self.rows[count].codes.numbers(self.config.resamples)
+        if codes := self.rows[count].codes:
+            found |= codes.numbers(self.config.resamples)
         return found
 
     def of_sets(self, count: int | None) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.registry import METRICS
 from tok1d.config.schema import EvalConfig, LossConfig, StartConfig, TokenizerConfig
 from tok1d.losses.frozen import frozen_encoder, perceptual_checkpoint
+from tok1d.models.vit import ViT
 from tok1d.models.weights import (
     ParamNames,
     Weights,
@@ -143,7 +144,10 @@ class Inception(inception.FeatureExtractorInceptionV3):
 class ClassToken(nn.Module):
     """uint8 images -> what a ViT's class token becomes, after its last norm [B, D]."""
 
-    def __init__(self, vit: nn.Module, mean: Tensor, std: Tensor):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, vit: ViT, mean: Tensor, std: Tensor):
         super().__init__()
         self.vit = vit
         self.register_buffer("mean", mean)

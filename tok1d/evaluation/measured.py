@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -116,7 +116,7 @@ class ForeignTokenizer:
                 raise ConfigError(f"token_counts={count} is no count of this {type(peer).__name__}: {can}")
         self.counts = tuple(sorted(config.token_counts or own))
         self.codebook_size = int(getattr(peer, "codebook_size", 0))
-        parameters = getattr(peer, "parameters", tuple)()
+        parameters: Iterable[Tensor] = getattr(peer, "parameters", tuple)()
         self.device = next((p.device for p in parameters), torch.device("cpu"))
         name = getattr(peer, "name", type(peer).__qualname__)
         self.identity = {"model": str(name), "model_sha256": model_sha256(peer)}

@@ -201,7 +201,7 @@ class SetMetrics:
         for metric in self.asked:
             network = self.networks[METRICS[metric].network]
             of_network = {k: v for k, v in network.extractors[0].card.items() if k not in ("source", "torch")}
-            against = {"reference": "the evaluated images"}
+            against: dict[str, Any] = {"reference": "the evaluated images"}
             if reference is not None:
                 against = {"reference": originals_of(reference, len(reference))}
             own = {"name": METRICS[metric].card} | SET_METRICS[metric].facts

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
@@ -23,7 +23,9 @@ from tok1d.evaluation.features import Extractor
 from tok1d.evaluation.image_metrics import ImageMetric
 from tok1d.evaluation.measured import Encoded, ForeignTokenizer, NativeTokenizer, timed
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Saving(NamedTuple):
@@ -114,7 +116,7 @@ def devices_for(measured: NativeTokenizer | ForeignTokenizer, config: EvalConfig
     return [own, *(device for device in every if device != own)][: config.eval_devices or None]
 
 
-def copies(net: nn.Module, devices: Sequence[torch.device]) -> list[nn.Module]:
+def copies(net: Net, devices: Sequence[torch.device]) -> list[Net]:
     """`net` itself, moved to the first device, and a copy of it on each of the others."""
     return [net.to(devices[0]), *(copy.deepcopy(net).to(device) for device in devices[1:])]
 
@@ -140,7 +142,7 @@ def in_order(workers: Sequence[Callable[[Item], Result]], items: Iterable[Item])
             free.put(worker)
 
     with ThreadPoolExecutor(len(workers)) as pool:
-        begun = deque()
+        begun: deque[Future[Result]] = deque()
         for item in items:
             begun.append(pool.submit(work, item))
             if len(begun) > len(workers):

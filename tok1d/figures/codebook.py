@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from tok1d.config.fields import ConfigError
@@ -60,7 +61,7 @@ def positions(run: Run) -> tuple[Figure, Drawn]:
         axis.axhline(most, color="#999", linewidth=0.8, linestyle=":")
         axis.text(1, most, "every image another code", va="bottom", fontsize=7, color="#666")
         axis.set_ylim(0, 1.15 * max(most, *entropy))
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axis.set_xlabel("token position")
         axis.set_ylabel("entropy (bits)")
     return figure, [{"run": str(run.path), "position": i, "entropy": e} for i, e in enumerate(entropy, 1)]

@@ -62,7 +62,7 @@ def token_counts(runs: list[Run]) -> Drawn:
 
 def row_of(run: Run, label: str, count: int) -> dict[str, Any]:
     evaluation = run.evaluation
-    row = next((row for row in evaluation["results"] if row["num_tokens"] == count), {})
+    row: dict[str, Any] = next((row for row in evaluation["results"] if row["num_tokens"] == count), {})
     where = {"series": label, "run": str(run.path), "card": card_id(protocol(evaluation["card"], "psnr"))}
     return where | {"num_tokens": count} | ({"psnr": row["psnr"]} if "psnr" in row else {})
 

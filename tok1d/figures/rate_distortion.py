@@ -93,7 +93,7 @@ def draw_rate_distortion(drawn: Drawn) -> Figure:
                 points.setdefault(d["bytes"], []).append(d["psnr"])
             ours = label not in CODECS
             x, y = list(points), [float(np.mean(values)) for values in points.values()]
-            style = look(i) if ours else {"color": GREYS[label], "linestyle": DASHES[label]}
+            style: dict[str, Any] = look(i) if ours else {"color": GREYS[label], "linestyle": DASHES[label]}
             axis.plot(x, y, **style)
             ends.append(End(label, x[-1], y[-1], style["color"]))
         axis.set_xscale("log", base=2)

@@ -33,7 +33,7 @@ def series_of(runs: list[Run], within: tuple[str, ...] = ()) -> list[Series]:
     may differ in a line.
     """
     groups: dict[str, list[Run]] = {}
-    apart = {}
+    apart: dict[str, dict[str, Any]] = {}
     for run in runs:
         params = {k: v for k, v in line_params(run.params).items() if k not in within}
         key = str(sorted(params.items()))

@@ -16,7 +16,7 @@ Drawn = list[dict[str, Any]]  # every number of a figure, each with its run and 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 COLUMN, PAGE = 3.4, 7.0  # inches, the width of one column of a two-column paper, and of both
-STYLE = {
+STYLE: Any = {  # matplotlib's stubs want every name of its parameters as a literal
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.4,
@@ -26,7 +26,7 @@ STYLE = {
 FONT = 7  # points, of labels inside a figure
 
 
-def look(i: int) -> dict[str, str]:
+def look(i: int) -> dict[str, Any]:
     """Color, mark and stroke of the i-th line; no two of the first 49 are alike."""
     again, color = divmod(i, len(COLORS))
     mark = MARKS[(i + again) % len(MARKS)]
@@ -54,7 +54,8 @@ def label_ends(axis: Axes, ends: list[End], inside: float = 0.0) -> None:
     """
     axis.autoscale_view()
     axis.autoscale(False)
-    figure = axis.get_figure()
+    figure = axis.get_figure(root=True)
+    assert figure is not None
     figure.draw_without_rendering()
     gap = 1.25 * FONT / 72 / (axis.get_position().height * figure.get_figheight())  # of the axes' height
     wanted = axis.transAxes.inverted().transform(axis.transData.transform([(e.x, e.y) for e in ends]))

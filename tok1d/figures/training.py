@@ -48,17 +48,17 @@ def chosen(runs: list[Run], num_tokens: int) -> list[tuple[str, Run]]:
     count = shared_count(series, num_tokens)
     found = []
     for label, members in series:
-        most = {run: largest(run) for run in members}
-        at = [run for run in members if most[run] == count]
+        counts = {run: largest(run) for run in members}
+        at = [run for run in members if counts[run] == count]
         found += [(label, run) for run in at]
-        found += [(f"{label}, {tokens(most[run])}", run) for run in members if not at]
+        found += [(f"{label}, {tokens(counts[run])}", run) for run in members if not at]
     return found
 
 
 def largest(run: Run) -> int:
     if not (records := run.metrics):
         raise Lacking(f"{run.path} has no records of its training, metrics.jsonl")
-    return max(record["num_tokens"] for record in records)
+    return int(max(record["num_tokens"] for record in records))
 
 
 def card_of(run: Run) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def curve(run: Run) -> list[dict[str, float]]:
     records, batch = run.metrics, run.params["batch_size"]
     most = max(record["num_tokens"] for record in records)
     speeds = {t["step"]: t["images_per_second"] for t in run.timings}
-    seconds, before, points = 0.0, 0, []
+    seconds, before, points = 0.0, 0.0, []
     for record in records:
         step = record["step"]
         if step in speeds:

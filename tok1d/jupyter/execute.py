@@ -44,7 +44,7 @@ def parameters(notebook: str) -> Params:
     cells = [source.strip() for source in names["In"] if source.strip().startswith(MARK)]
     injected = [source for source in cells if source.split("\n")[0] == MARK]
     own = [source for source in cells if source not in injected]
-    params = [{}, {}]
+    params: list[dict[str, Any]] = [{}, {}]
     for values, sources in zip(params, (own, injected), strict=True):
         for name, value in assigned(sources[-1:]).items():
             try:

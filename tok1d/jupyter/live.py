@@ -11,6 +11,8 @@ import html
 import io
 import math
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from tok1d.environment import headless, kernel_shell
 from tok1d.runs import Run
 from tok1d.training.doctor import Doctor, read_diagnoses
 from tok1d.training.symptoms import PLOTS, Case, Context, Plot, Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLUMNS, WIDTH, HEIGHT = 3, 9.2, 1.85  # of small plots; inches, of a row of them
 EASE = 20  # drawing takes a twentieth of the time at most
@@ -76,7 +81,7 @@ class DoctorPanel:
         self._due = began + took + (max(self.every, EASE * took) if self.every else 0)
 
 
-def panel_html(records: list[Record], now: list[Diagnosis], found: list[Diagnosis] = ()) -> str:
+def panel_html(records: list[Record], now: Sequence[Diagnosis], found: Sequence[Diagnosis] = ()) -> str:
     """The panel of these records; `now` are the diagnoses that hold, `found` all that were made."""
     step = f"step {records[-1]['step']:,.0f}" if records else "no record yet"
     skipped = records[-1].get("skipped", 0) if records else 0
@@ -137,17 +142,18 @@ def shown(records: list[Record]) -> list[Plot]:
     return [plot for plot in PLOTS if keys & plot.curves.keys()]
 
 
-def draw_panel(records: list[Record], now: list[Diagnosis] = ()):
+def draw_panel(records: list[Record], now: Sequence[Diagnosis] = ()) -> Figure:
     """Small plots of what the doctor watches, as a matplotlib Figure; a red stretch where something is wrong.
 
     It belongs to no pyplot state, so there is nothing to close.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     plots = shown(records)
     rows = -(-len(plots) // COLUMNS) or 1
-    figure = Figure(figsize=(WIDTH, rows * HEIGHT), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(WIDTH, rows * HEIGHT), layout=layout)
     axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     last = max((record["step"] for record in records), default=1)
     for axis, plot in zip(axes, plots, strict=False):
@@ -201,7 +207,7 @@ def _scale(axis, plot: Plot, least: float, most: float) -> None:
         axis.set_ylim(0, 1.08 * most or 1)
 
 
-def _png(records: list[Record], now: list[Diagnosis]) -> bytes:
+def _png(records: list[Record], now: Sequence[Diagnosis]) -> bytes:
     buffer = io.BytesIO()
     draw_panel(records, now).savefig(buffer, format="png", dpi=160, facecolor="white")
     return buffer.getvalue()

@@ -16,6 +16,7 @@ import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import jinja2
 import nbformat
@@ -199,15 +200,15 @@ def _anchors(soup: BeautifulSoup, id: str) -> list[tuple[str, str]]:
 
 
 def _embed(soup: BeautifulSoup, folder: Path) -> None:
-    """Local pictures become data URIs; what lives on another host becomes a plain link, or goes."""
+    """Pictures of the notebook's folder become data URIs; what lives elsewhere a plain link, or it goes."""
     for tag in soup(["link", "base", "meta"]):
         tag.decompose()
     for tag in soup.find_all(src=True):
         source = tag["src"]
         if source.startswith("data:"):
             continue
-        file = folder / source
-        if tag.name == "img" and "://" not in source and file.is_file():
+        file = _own_file(folder, source) if tag.name == "img" else None
+        if file:
             kind = mimetypes.guess_type(file)[0] or "image/png"
             tag["src"] = f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
         elif tag.name == "img":
@@ -222,6 +223,20 @@ def _embed(soup: BeautifulSoup, folder: Path) -> None:
         tag["style"] = ELSEWHERE.sub("none", tag["style"])
     for tag in soup("style"):
         tag.string = ELSEWHERE.sub("none", tag.get_text())
+
+
+def _own_file(folder: Path, source: str) -> Path | None:
+    """The file that a picture's `src` names, if it lies in the notebook's folder, links followed: nothing
+    else of this machine gets into a report.
+
+    nbconvert's `embed_images` knows pictures of Markdown alone, not of HTML outputs, follows links out of the
+    folder, and ends with an error at a folder.
+    """
+    try:
+        file = (folder / unquote(source)).resolve()
+        return file if file.is_relative_to(folder.resolve()) and file.is_file() else None
+    except (OSError, ValueError):  # no name that a file could have
+        return None
 
 
 # ------------------------------------------------------------------------------------------- notebook → HTML

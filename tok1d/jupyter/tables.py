@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from IPython.display import Markdown
+from rich.console import Console, RenderableType
+from rich.table import Table
 
 from tok1d.config.registry import NUMBERS
 from tok1d.runs import Run
@@ -23,56 +25,85 @@ FORMATS = {
 }  # fmt: skip
 
 
+ENDLESS = 100_000  # characters of a line
+
+
 def show_table(rows: Iterable[dict[str, Any]]) -> Markdown:
     """Rows as a table; known keys get their name, unit and precision, and what a row has not stays empty.
 
     An interval follows its number: 21.43 (21.1 … 21.8).
     """
-    keys, cells, right = grid(rows)
+    keys, cells, right = grid(rows, "{} ({} … {})".replace(" ", "\u00a0"))
     ruler = ["---:" if r else "---" for r in right]
     return Markdown("\n".join("| " + " | ".join(line) + " |" for line in [keys, ruler, *cells]))
 
 
-def table_lines(rows: Iterable[dict[str, Any]], width: int = 0) -> list[str]:
-    """The same for a terminal; one of `width` characters gets too many columns in several tables, one below
-    the other, each with the first column.
+def print_table(rows: Iterable[dict[str, Any]]) -> None:
+    """The same for people at a terminal: intervals below their numbers, and a table that is wider than it in
+    several, one below the other, each with the first column. Elsewhere a line a row, however long.
     """
-    keys, cells, right = grid(rows)
-    widths = [max(map(len, column)) for column in zip(keys, *cells, strict=True)]
-    pads = [str.rjust if r else str.ljust for r in right]
-    padded = [[pad(c, w) for pad, c, w in zip(pads, row, widths, strict=True)] for row in [keys, *cells]]
+    console = terminal()
+    keys, cells, right = grid(rows, "{}\n{} … {}" if console.is_terminal else "{} ({} … {})")
+    lines = [
+        [line for text in column for line in text.split("\n")] for column in zip(keys, *cells, strict=True)
+    ]
+    widths = [2 + max(map(len, each)) for each in lines]
     parts: list[list[int]] = [[]]
     for column in range(len(keys)):
-        together = [*parts[-1], column]
-        if width and len(together) > 2 and sum(2 + widths[i] for i in together) > width:
+        if len(parts[-1]) > 1 and sum(widths[i] for i in [*parts[-1], column]) > console.width:
             parts.append([0])
         parts[-1].append(column)
-    chosen = [[row[i] for i in part] for part in parts for row in padded]
-    return [f"  {'  '.join(row)}".rstrip().replace("\u00a0", " ") for row in chosen]
+    for part in parts:
+        table = plain_table()
+        for i in part:
+            table.add_column(keys[i], justify="right" if right[i] else "left", no_wrap=True)
+        for row in cells:
+            table.add_row(*(row[i] for i in part))
+        print(as_text(table, console), flush=True)
 
 
-def grid(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]], list[bool]]:
-    """Column names, the cells of each row, and which columns hold numbers."""
+def plain_table() -> Table:
+    """A table of `rich` without lines; its header is bold in a terminal."""
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+
+
+def terminal() -> Console:
+    """Where tables are printed: as wide as the terminal, or without an end where the output is none."""
+    console = Console(markup=False, emoji=False, highlight=False, force_jupyter=False)
+    if not console.is_terminal:
+        console.width = ENDLESS
+    return console
+
+
+def as_text(renderable: RenderableType, console: Console) -> str:
+    """What `rich` prints there, without blanks at the end of lines."""
+    with console.capture() as captured:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def grid(rows: Iterable[dict[str, Any]], interval: str) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Column names, the cells of each row, and which columns hold numbers; `interval` is how a number is
+    written with its interval.
+    """
     rows = list(rows)
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if not key.endswith("_interval")]
     right = [all(_is_number(row[key]) for row in rows if key in row) for key in keys]
-    return [name_of(key) for key in keys], [[cell(row, key) for key in keys] for row in rows], right
+    return [name_of(key) for key in keys], [[cell(row, key, interval) for key in keys] for row in rows], right
 
 
 def name_of(key: str) -> str:
     return NUMBERS[key].label if key in NUMBERS else NAMES.get(key, key.replace("_", " "))
 
 
-def cell(row: dict[str, Any], key: str) -> str:
+def cell(row: dict[str, Any], key: str, template: str) -> str:
     if row.get(key) is None:
         return ""
     text = format_cell(key, row[key])
     interval = row.get(f"{key}_interval")
     if not interval:
         return text
-    return f"{text} ({format_cell(key, interval[0])} … {format_cell(key, interval[1])})".replace(
-        " ", "\u00a0"
-    )
+    return template.format(text, format_cell(key, interval[0]), format_cell(key, interval[1]))
 
 
 def format_cell(key: str, value: Any) -> str:
@@ -89,7 +120,7 @@ def key_values(values: dict[str, Any]) -> Markdown:
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in values.items():
         below = flat(value) if isinstance(value, dict) else {}
         found |= {f"{name}.{key}": v for key, v in below.items()} or {name: value}

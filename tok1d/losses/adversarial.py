@@ -8,6 +8,8 @@ BatchNorm, GroupNorm (arXiv:1803.08494) stands.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,7 +54,7 @@ class Taps(nn.Module):
         super().__init__()
         self.encoder, self.side, self.blocks = encoder, side, blocks
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> Any:
         images = images.float()  # the antialiased resize knows no bfloat16
         if images.shape[-2:] != (self.side, self.side):
             images = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
@@ -137,10 +139,12 @@ class LeCam(nn.Module):
     sure of itself (Tseng et al. 2021, arXiv:2104.03310).
     """
 
+    means: Tensor  # [2], of real and of fake logits
+
     def __init__(self, decay: float = 0.999):
         super().__init__()
         self.decay = decay
-        self.register_buffer("means", torch.zeros(2))  # of real and of fake logits
+        self.register_buffer("means", torch.zeros(2))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
         """Logits of any shape -> a scalar."""

@@ -8,6 +8,8 @@ generator's can reach the discriminator's weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +29,9 @@ from tok1d.models.tokenizer import Reconstruction, Tokenizer
 CHARBONNIER_EPS = 1e-3  # about where it turns from squared to absolute, in 0 … 1 (as in arXiv:1710.01992)
 
 
+Measure = Callable[[Tensor, Tensor], Tensor]  # reconstruction, images [B, 3, H, W] -> scalar
+
+
 def pixel_loss(reconstruction: Tensor, images: Tensor, config: LossConfig) -> Tensor:
     """Weighted sum of the `pixel_terms` of two [B, 3, H, W] in 0 … 1; scalar."""
     loss = reconstruction.new_zeros((), dtype=images.dtype)
@@ -40,7 +45,11 @@ def pixel_terms(reconstruction: Tensor, images: Tensor, config: LossConfig) -> d
 
     Charbonnier, sqrt(d² + eps²) - eps, is the absolute error with a smooth bottom (Charbonnier et al. 1994).
     """
-    measures = {"l1": F.l1_loss, "l2": F.mse_loss, "charbonnier": charbonnier}
+    measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "l1": F.l1_loss,
+        "l2": F.mse_loss,
+        "charbonnier": charbonnier,
+    }
     return {
         name: measure(reconstruction, images)
         for name, measure in measures.items()
@@ -72,7 +81,8 @@ class Objective(nn.Module):
     @property
     def provenance(self) -> dict[str, dict[str, str]]:
         """Which pretrained network stands behind which loss: name, source and sha256 of each."""
-        return {name: net.provenance for name, net in self.named_children() if hasattr(net, "provenance")}
+        found = {name: getattr(net, "provenance", None) for name, net in self.named_children()}
+        return {name: provenance for name, provenance in found.items() if provenance is not None}
 
     def playing(self, step: int) -> bool:
         """Whether there is a discriminator at this step."""
@@ -89,7 +99,7 @@ class Objective(nn.Module):
         pixels = output.images.detach().float().requires_grad_()
         loss, terms = self.reconstruction(pixels, images, output.codes.shape[1] / self.num_tokens)
         (gradient,) = torch.autograd.grad(loss, pixels)
-        if self.playing(step):
+        if self.discriminator is not None and self.playing(step):
             adversarial = hinge_generator(self.discriminator(pixels))
             (against,) = torch.autograd.grad(adversarial, pixels)
             weight = self.adversarial_weight(step) * self.balance(
@@ -135,6 +145,7 @@ class Objective(nn.Module):
 
     def discriminator_loss(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Terms]:
         """What the discriminator minimizes, for reconstructions and images [B, 3, H, W] in 0 … 1."""
+        assert self.discriminator is not None
         logits = self.discriminator(torch.cat([real, fake.detach().float()]))
         logits_real, logits_fake = logits.float().chunk(2)
         loss = hinge_discriminator(logits_real, logits_fake)

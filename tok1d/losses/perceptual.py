@@ -19,6 +19,7 @@ import difflib
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -64,7 +65,7 @@ class PerceptualLoss(nn.Module):
         places = [(unit(a) - unit(b)).square() for a, b in zip(ours, theirs, strict=True)]  # [B, C, h, w]
         if self.count:
             places = [d * getattr(self, f"channels_{i}") for i, d in enumerate(places)]
-        total = sum(d.sum(1).mean((1, 2)) for d in places)
+        total = sum((d.sum(1).mean((1, 2)) for d in places), images.new_zeros(()))
         return total if self.count else total / len(places)
 
 
@@ -96,7 +97,7 @@ class VGG16(nn.Module):
 class ConvNet(nn.Module):
     """A network of timm: images in 0 … 1 -> the last map at each of its scales."""
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: Any):  # timm's networks have no common type
         super().__init__()
         self.net = net
         self.standardise = Standardise(net.pretrained_cfg["mean"], net.pretrained_cfg["std"])
@@ -107,6 +108,9 @@ class ConvNet(nn.Module):
 
 class Standardise(nn.Module):
     """Images in 0 … 1 -> minus the mean, over the standard deviation, that a network was trained with."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
@@ -129,7 +133,10 @@ def build_perceptual(config: LossConfig) -> PerceptualLoss:
         else:
             features = VGG16(EARLY if config.perceptual == "vgg_early" else len(VGG16_LAYERS))
     weights = perceptual_checkpoint(config)
-    (load_convnet if config.perceptual.startswith(TIMM) else load_vgg16)(features, weights, config)
+    if isinstance(features, ConvNet):
+        load_convnet(features, weights, config)
+    else:
+        load_vgg16(features, weights, config)
     name = config.perceptual
     if name == "lpips":
         real = weights.sha256.startswith(VGG16_SHA256)

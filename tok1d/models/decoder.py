@@ -51,6 +51,7 @@ class CNNDecoder(nn.Module):
         self.norm = nn.GroupNorm(32, channels, eps=1e-6)
         self.conv_out = conv3(channels, 3)
         self.conv_out.weight.data *= 0.1  # start nearly gray: that learns faster than at full scale, or at 0
+        assert self.conv_out.bias is not None
         nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,22 +144,21 @@ class Decoder(nn.Module):
     def last_layer(self) -> nn.Parameter:
         """The weight of the layer that makes pixels: there VQGAN's adaptive weight compares gradients."""
         head = self.to_pixels
-        return head.conv_out.weight if isinstance(head, CNNDecoder) else head[0].weight
+        last = head.conv_out if isinstance(head, CNNDecoder) else head[0]
+        return last.get_parameter("weight")
 
 
-def pixel_head(config: TokenizerConfig, width: int) -> tuple[nn.Module, nn.Module]:
+def pixel_head(config: TokenizerConfig, width: int) -> tuple[CNNDecoder | nn.Sequential, nn.Module]:
     """What makes pixels of patch features [B, width, h, w], about -1 … 1, and what then blends their seams.
 
     Both start gray, or nearly: random pixels would first have to be unlearned.
     """
     if config.decoder_head == "cnn":
         return CNNDecoder(config, width), nn.Identity()
-    to_pixels = nn.Sequential(
-        nn.Conv2d(width, 3 * config.patch_size**2, 1), nn.PixelShuffle(config.patch_size)
-    )
+    linear = nn.Conv2d(width, 3 * config.patch_size**2, 1)
     blend = nn.Conv2d(3, 3, 3, padding=1, padding_mode="replicate")
-    nn.init.zeros_(to_pixels[0].weight)
-    nn.init.zeros_(to_pixels[0].bias)
+    assert linear.bias is not None and blend.bias is not None
     nn.init.dirac_(blend.weight)
-    nn.init.zeros_(blend.bias)
-    return to_pixels, blend
+    for zero in (linear.weight, linear.bias, blend.bias):
+        nn.init.zeros_(zero)
+    return nn.Sequential(linear, nn.PixelShuffle(config.patch_size)), blend

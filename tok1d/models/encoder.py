@@ -26,10 +26,13 @@ class Encoder(nn.Module):
     fills in pretrained ones.
     """
 
+    mean: Tensor  # [3, 1, 1], of the images that the network is fed
+    std: Tensor
+
     def __init__(self, config: TokenizerConfig):
         super().__init__()
         self.vit, mean, std = build_vit(config)
-        self.width = self.vit.embed_dim
+        self.width: int = self.vit.embed_dim
         self.latents = nn.Parameter(torch.randn(config.num_latent_tokens, self.width))  # distinct from step 0
         self.mix = (
             mixing_matrix(config.num_latent_tokens, config.grid**2) if config.token_mixing else None

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from timm.layers import resample_abs_pos_embed
-from torch import Tensor, nn
+from torch import Tensor
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import QUANTIZERS
@@ -186,7 +186,7 @@ def changes(parent: TokenizerConfig, own: TokenizerConfig) -> list[str]:
 
 
 def adapt(
-    theirs: dict[str, Tensor], parent: TokenizerConfig, model: nn.Module
+    theirs: dict[str, Tensor], parent: TokenizerConfig, model: Tokenizer
 ) -> tuple[dict[str, Tensor], list[Row]]:
     """The parent's tensors in the shapes of `model`, which keeps its own where there is no rule; all rows."""
     state, rows = model.state_dict(), []

@@ -21,7 +21,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.registry import TIMM, timm_name
 from tok1d.config.schema import StartConfig, TokenizerConfig
 from tok1d.models.encoder import Encoder
-from tok1d.models.vit import VIT_SIZES, build_vit, timm_vit
+from tok1d.models.vit import VIT_SIZES, ViT, build_vit, statistics_of, timm_vit
 from tok1d.models.weights import ENCODER, ParamNames, prefetch_command, read_weights
 
 HF_NAMES = [  # transformers' Dinov2 (as in Depth-Anything-V2-*-hf) -> DINOv2's own
@@ -67,7 +67,7 @@ class Converted(NamedTuple):
         return [row for row in self.rows if row.status in ("missing", "unexpected", "wrong shape")]
 
 
-def convert(file: dict[str, Tensor], vit: nn.Module) -> Converted:
+def convert(file: dict[str, Tensor], vit: ViT) -> Converted:
     """Sort a file's tensors into the network `vit`, resampling positions and patch kernel to its grid."""
     own = vit.state_dict()
     named, rows, notes = rename(file, own)
@@ -125,7 +125,7 @@ def rename(
     return named, rows, notes
 
 
-def fit(name: str, tensor: Tensor, vit: nn.Module) -> tuple[Tensor, str, str]:
+def fit(name: str, tensor: Tensor, vit: ViT) -> tuple[Tensor, str, str]:
     """The tensor in the network's shape, its status and the reason.
 
     Patch kernels are resampled by the pseudo-inverse of resizing (FlexiViT, arXiv:2212.08013), positions by
@@ -177,14 +177,18 @@ def load_pretrained_encoder(
     does not fit, or if the features differ from timm's own.
     """
     encoder.freeze(start.encoder_freeze)
-    report = {"encoder_init": tokenizer.encoder_init, "encoder_size": tokenizer.encoder_size}
+    report: dict[str, Any] = {"encoder_init": tokenizer.encoder_init, "encoder_size": tokenizer.encoder_size}
     if tokenizer.encoder_init == "random":
         if start.encoder_checkpoint:
             raise ConfigError(
                 f"encoder_checkpoint={start.encoder_checkpoint} would not be used by encoder_init=random: "
                 f"type for example encoder_init=dinov2, or leave it out"
             )
-        network = {"network": tokenizer.random_like or "plain ViT", "source": "random", "tensors": []}
+        network: dict[str, Any] = {
+            "network": tokenizer.random_like or "plain ViT",
+            "source": "random",
+            "tensors": [],
+        }
         return report | network | fairness(tokenizer)
     weights = read_weights(tokenizer, start, names)
     converted = convert(weights.state, encoder.vit)
@@ -192,9 +196,9 @@ def load_pretrained_encoder(
     encoder.vit.load_state_dict(converted.state)
     if proven and proven.get("sha256") == weights.sha256:
         return proven
-    network = timm_name(tokenizer.encoder_init, tokenizer.encoder_size)
     return report | {
-        "network": network, "source": weights.source, "sha256": weights.sha256,
+        "network": timm_name(tokenizer.encoder_init, tokenizer.encoder_size),
+        "source": weights.source, "sha256": weights.sha256,
         "tensors": [row._asdict() for row in converted.rows],
         "cosine": compare_features(encoder, tokenizer, converted, weights.source, names),
     } | fairness(tokenizer)  # fmt: skip
@@ -259,7 +263,7 @@ def library_features(tokenizer: TokenizerConfig, named: dict[str, Tensor], image
     eva = isinstance(model, timm.models.eva.Eva)
     library = timm.models.eva if eva else timm.models.vision_transformer
     model.load_state_dict(library.checkpoint_filter_fn(dict(named), model))
-    mean, std = (images.new_tensor(model.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in statistics_of(model))
     return model.forward_features((images - mean) / std)[:, model.num_prefix_tokens :]
 
 

@@ -35,7 +35,10 @@ def through(blocks: Iterable[nn.Module], x: Tensor, recompute: bool = False, **o
     return x
 
 
-def build_vit(config: TokenizerConfig) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+ViT = VisionTransformer | Eva
+
+
+def build_vit(config: TokenizerConfig) -> tuple[ViT, tuple[float, ...], tuple[float, ...]]:
     """The encoder's ViT with random weights, and the mean and std of the images it is fed.
 
     Its modules depend on the config alone, so a saved tokenizer needs no pretrained file: those of
@@ -47,7 +50,7 @@ def build_vit(config: TokenizerConfig) -> tuple[nn.Module, tuple[float, ...], tu
     if init:
         own = {} if init.startswith(TIMM) else dict(embed_dim=width, depth=depth, num_heads=heads)
         vit = timm_vit(timm_name(init, config.encoder_size), config, **own)
-        mean, std = (tuple(vit.pretrained_cfg[key]) for key in ("mean", "std"))
+        mean, std = statistics_of(vit)
     else:
         vit = VisionTransformer(
             config.image_size, config.patch_size, embed_dim=width, depth=depth, num_heads=heads,
@@ -58,7 +61,13 @@ def build_vit(config: TokenizerConfig) -> tuple[nn.Module, tuple[float, ...], tu
     return vit, mean, std
 
 
-def timm_vit(name: str, config: TokenizerConfig, **changes) -> nn.Module:
+def statistics_of(vit: ViT) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of the images that one of timm's networks was trained with, in 0 … 1."""
+    facts: Any = vit.pretrained_cfg
+    return tuple(facts["mean"]), tuple(facts["std"])
+
+
+def timm_vit(name: str, config: TokenizerConfig, **changes: Any) -> ViT:
     """timm's ViT `name` for our images and patches, without a head."""
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models("*vit*") + timm.list_models("eva*"), n=1)
@@ -86,7 +95,7 @@ def timm_vit(name: str, config: TokenizerConfig, **changes) -> nn.Module:
     return vit
 
 
-def init_random(vit: nn.Module, grid: int) -> None:
+def init_random(vit: ViT, grid: int) -> None:
     """Fill a ViT with random weights: positions, class and register tokens of unit scale, LayerScale of 1.
 
     At its trained networks' own start, 1e-5, LayerScale would hide every block for thousands of steps: with

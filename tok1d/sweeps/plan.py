@@ -103,9 +103,9 @@ def read_plan(file: str | Path, params: dict[str, Any] | None = None, **changes:
         config = SweepConfig(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        place = ".".join(map(str, first["loc"]))
         raise ConfigError(
-            f"{file}: {where} is not usable ({first['msg']}): see tok1d/sweeps/plan.py"
+            f"{file}: {place} is not usable ({first['msg']}): see tok1d/sweeps/plan.py"
         ) from None
     check_evaluation(config, file)
     return Plan(config, plan_cells(config, params or {}))
@@ -150,7 +150,7 @@ def plan_cells(config: SweepConfig, asked: dict[str, Any]) -> list[Cell]:
         base = difference.get("base")
         if base and base not in files:
             files[base] = read_params(base)
-        delta = files.get(base, {}) | {k: v for k, v in difference.items() if k != "base"}
+        delta = (files[base] if base else {}) | {k: v for k, v in difference.items() if k != "base"}
         named = delta["run"] if "run" in delta else name_of(difference)
         name = "-".join(filter(None, [named, name_of(point), f"s{seed['seed']}" if seed else ""])) or "run"
         where = {"outputs": config.outputs, "sweep": config.sweep, "run": name}

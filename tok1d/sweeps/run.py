@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import parsl
 import yaml
@@ -27,7 +28,7 @@ from tok1d.sweeps.after import after_sweep, pending_steps
 from tok1d.sweeps.cell import CellFailed, run_cell
 from tok1d.sweeps.dry_run import describe, missing
 from tok1d.sweeps.plan import Cell, Plan
-from tok1d.sweeps.table import Table, write_plan
+from tok1d.sweeps.table import LiveTable, write_plan
 from tok1d.system import locked, replacing
 
 SITE = Path("params/sites/local.py")
@@ -35,7 +36,7 @@ SITE = Path("params/sites/local.py")
 INTERCHANGE = """
 import runpy, sys
 from tok1d.system import end_with_parent
-end_with(int(sys.argv.pop()))
+end_with_parent(int(sys.argv.pop()))
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
 
@@ -116,7 +117,7 @@ def slots_of(executor: object) -> int:
     return max(1, int(min(each, 10**6)) * nodes)
 
 
-def cost(error: Exception, task: dict) -> float:
+def cost(error: Exception, task: Any) -> float:
     """What a failure takes of a run's `retries`: all of them, unless it was merely killed."""
     return float("inf") if isinstance(error, CellFailed) and not error.again else 1
 
@@ -132,7 +133,7 @@ def run_all(plan: Plan, todo: list[Cell], config: Config) -> dict[str, str]:
     with parsl.load(config) as kernel:
         app = parsl.python_app(run_cell, data_flow_kernel=kernel)
         futures = {c.name: app(str(c.run.path.absolute()), project, plan.config) for c in todo}
-        with Table(plan) as table:
+        with LiveTable(plan) as table:
             while not all(future.done() for future in futures.values()):
                 table.update()
                 time.sleep(1)

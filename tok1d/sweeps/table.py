@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from IPython.display import DisplayHandle
+from rich.console import Group
+from rich.live import Live
 
 from tok1d.environment import headless
-from tok1d.jupyter.tables import show_table
+from tok1d.jupyter.tables import as_text, plain_table, show_table, terminal
 from tok1d.runs import Run, RunError
 from tok1d.sweeps.cell import BEAT, STATUS
 from tok1d.sweeps.plan import Plan
 from tok1d.system import replacing
 
 COLUMNS = ("run", "state", "step", "loss", "images/s", "left", "GPU", "why")
+STYLES = {"running": "green", "failed": "red", "lost": "red", "done": "dim"}  # of a row in a terminal
+AT_WORK = ("running", "lost")
 SILENT = 12 * BEAT  # seconds without a sign of life after which a worker is taken for dead
 
 
@@ -95,13 +98,18 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
-def as_text(found: list[dict[str, Any]]) -> str:
-    """The rows in columns, with a line that counts states."""
-    shown = [name for name in COLUMNS if any(r.get(name) for r in found)]
-    width = {name: max(len(name), *(len(str(r.get(name, ""))) for r in found)) for name in shown}
-    lines = ["  ".join(name.ljust(width[name]) for name in shown)]
-    lines += ["  ".join(str(r.get(name, "")).ljust(width[name]) for name in shown).rstrip() for r in found]
-    return "\n".join([*lines, counts(found)])
+def sweep_table(found: list[dict[str, Any]], height: int = 0) -> Group:
+    """The rows in columns, with a line that counts states. Of more than fit into a terminal of `height` lines
+    only those at work.
+    """
+    shown = found if not height or len(found) < height - 2 else [r for r in found if r["state"] in AT_WORK]
+    table = plain_table()
+    columns = [name for name in COLUMNS if any(r.get(name) for r in found)]
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name not in ("run", "why"))
+    for r in shown[: height - 3 if height else None]:
+        table.add_row(*(str(r.get(name, "")) for name in columns), style=STYLES.get(r["state"]))
+    return Group(table, counts(found))
 
 
 def counts(found: list[dict[str, Any]]) -> str:
@@ -109,7 +117,7 @@ def counts(found: list[dict[str, Any]]) -> str:
     return " · ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
 
-class Table:
+class LiveTable:
     """The live table of a sweep's driver: in a terminal redrawn, in a notebook too, elsewhere a line for each
     change.
     """
@@ -118,21 +126,25 @@ class Table:
         self.folder = plan.folder
         self.cells = lengths(plan)
         self.states: dict[str, str] = {}
-        self.drawn = 0
-        self.handle = None
+        self.handle: DisplayHandle | None = None
+        self.console = terminal()
+        self.live = Live(console=self.console, auto_refresh=False)
 
-    def __enter__(self) -> Table:
+    def __enter__(self) -> LiveTable:
+        if headless() and self.console.is_terminal:
+            self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.update()
+        self.live.stop()
 
     def update(self) -> None:
         found = rows(self.folder, self.cells)
         if not headless():
             self._display(found)
-        elif sys.stdout.isatty():
-            self._redraw(as_text(found))
+        elif self.console.is_terminal:
+            self.live.update(sweep_table(found, self.console.height), refresh=True)
         else:
             self._report(found)
 
@@ -144,15 +156,6 @@ class Table:
         else:
             self.handle.update(picture)
 
-    def _redraw(self, text: str) -> None:
-        height = os.get_terminal_size().lines - 1
-        lines = text.splitlines()
-        if len(lines) > height:  # what is at work, and the count
-            busy = [line for line in lines[1:-1] if " running " in line or " lost " in line]
-            lines = [lines[0], *busy[: height - 2], lines[-1]]
-        print(f"\x1b[{self.drawn}F\x1b[J" if self.drawn else "", *lines, sep="\n", end="\n")
-        self.drawn = len(lines) + 1
-
     def _report(self, found: list[dict[str, Any]]) -> None:
         for r in found:
             if self.states.get(r["run"], "waiting") != r["state"]:
@@ -162,11 +165,15 @@ class Table:
 
 
 def watch(folder: Path, every: float = 2.0) -> None:
-    """Show a sweep's table until nothing of it is at work: `tok1d watch outputs/NAME`."""
-    cells = read_cells(folder)
-    while True:
-        found = rows(folder, cells)
-        print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + as_text(found), flush=True)
-        if not sys.stdout.isatty() or not any(r["state"] in ("running", "waiting") for r in found):
-            return
-        time.sleep(every)
+    """Show a sweep's table until nothing of it is at work, or once where the output is no terminal."""
+    cells, console = read_cells(folder), terminal()
+    if not console.is_terminal:
+        print(as_text(sweep_table(rows(folder, cells)), console), flush=True)
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            found = rows(folder, cells)
+            live.update(sweep_table(found, console.height), refresh=True)
+            if not any(r["state"] in ("running", "waiting") for r in found):
+                return
+            time.sleep(every)

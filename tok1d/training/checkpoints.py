@@ -82,7 +82,8 @@ def writable(run: Run, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save speaks of a full disk as a RuntimeError
-        why = os.strerror(error.errno).lower() if getattr(error, "errno", None) else "is the disk full?"
+        number = getattr(error, "errno", None)
+        why = os.strerror(number).lower() if number else "is the disk full?"
         raise RunError(
             f"{what} cannot be written to {run.path} ({why}): make room there; "
             f"the same command continues from the last checkpoint"

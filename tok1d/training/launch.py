@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 import torch
 from tqdm import tqdm
@@ -197,7 +197,7 @@ class Records:
 
     def __init__(self, run: Run):
         self.metrics, self.timings = Tail(run / "metrics.jsonl"), Tail(run / "timings.jsonl")
-        self.times: dict[int, dict[str, float]] = {}
+        self.times: dict[float, dict[str, float]] = {}
 
     def new(self) -> list[dict[str, float]]:
         records = self.metrics.new()
@@ -209,7 +209,8 @@ class Tail:
     """Lines of JSON that another process appends to a file, or to a new file of that name."""
 
     def __init__(self, path: Path):
-        self.path, self.file, self.rest = path, None, ""
+        self.path, self.rest = path, ""
+        self.file: TextIO | None = None
         self.old = self._identity()  # what an earlier start left, which will be replaced
 
     def _identity(self) -> int | None:

@@ -35,21 +35,22 @@ class Muon(Optimizer):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # it has no use for a closure
         for group in self.param_groups:
             by_shape = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
                     by_shape[p.shape].append(p)
             for shape, params in by_shape.items():
-                updates = [self._momentum(p, group["momentum"]).flatten(1) for p in params]
-                updates = orthogonalise(torch.stack(updates)).to(params[0].dtype)  # [n, out, in]
+                moved = [self._momentum(p, group["momentum"]).flatten(1) for p in params]
+                updates = orthogonalise(torch.stack(moved)).to(params[0].dtype)  # [n, out, in]
                 scale = max(1, shape[0] / updates.shape[2]) ** 0.5
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(params, list(updates.view(-1, *shape)), alpha=-group["lr"] * scale)
 
     def _momentum(self, p: Tensor, momentum: float) -> Tensor:
         """The gradient with Nesterov momentum."""
+        assert p.grad is not None
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)

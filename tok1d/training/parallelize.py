@@ -42,7 +42,7 @@ def apply_compile_and_recompute(
     """
     for module in model.modules():
         if hasattr(module, "recompute"):
-            module.recompute = config.activation_checkpointing
+            setattr(module, "recompute", config.activation_checkpointing)  # noqa: B010
     for module in convolutional:
         module.to(memory_format=torch.channels_last)
     if config.compile:

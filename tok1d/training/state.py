@@ -52,7 +52,7 @@ class State(Generic[Model]):
 
     @property
     def step(self) -> int:
-        return self.counts["step"]
+        return int(self.counts["step"])
 
     @property
     def optimizers(self) -> list[Optimizer]:

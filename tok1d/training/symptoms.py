@@ -188,7 +188,7 @@ class Case:
             step = record["step"]
         return int(step)
 
-    def finds(self, name: str, since: int, evidence: str, **details: Any) -> Diagnosis:
+    def finds(self, name: str, since: float, evidence: str, **details: Any) -> Diagnosis:
         return Diagnosis(name, int(since), evidence, advice(name, self.params, **details))
 
 

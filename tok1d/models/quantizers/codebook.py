@@ -108,6 +108,9 @@ class VQEMA(Codebook):
     after it has chosen, so ids decode to the same codes only in eval mode.
     """
 
+    shares: Tensor  # [V], of the tokens that choose a code
+    sums: Tensor  # [V, dim], that times their mean
+
     def __init__(
         self,
         codebook_size: int,
@@ -170,6 +173,8 @@ class SimVQ(Codebook):
 
     Nearest by Euclidean distance; loss = ‖sg[z] - e‖² + commitment ‖z - sg[e]‖².
     """
+
+    fixed: Tensor  # [V, dim]
 
     def __init__(
         self, codebook_size: int, dim: int, commitment_weight: float = 0.25, rotation_trick: bool = False

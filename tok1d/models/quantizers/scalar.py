@@ -62,6 +62,8 @@ class LFQ(Quantizer):
     of a code is softmax(2 z·e / temperature): see `entropies`. `codebook_size` is a power of two.
     """
 
+    powers: Tensor  # [bits], of two
+
     def __init__(self, codebook_size: int, commitment_weight: float = 0.25, temperature: float = 0.1):
         bits = codebook_size.bit_length() - 1
         super().__init__(bits, codebook_size)
