@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.image_metrics import psnr
 from tok1d.evaluation.runs import compare, evaluate_run, evaluation_images, worst
+from tok1d.figures.quality import LINEAR, quality
 from tok1d.jupyter.tables import print_table
 from tok1d.runs import Run, RunError
 
@@ -159,3 +161,19 @@ def test_a_table_that_is_wider_than_the_terminal_becomes_several(capsys, monkeyp
     assert len(narrow) == 5 + 3 and max(map(len, narrow)) <= 24  # an interval is below its number
     assert narrow[0].split() == ["tokens", "PSNR", "(dB)"] and narrow[5].split() == ["tokens", "SSIM"]
     assert len(printed(80)) == 5
+
+
+def test_a_linear_code_of_equal_bits_is_measured_beside_it_and_drawn(tmp_path):
+    run = finished_run(tmp_path, "a", toy_images=40)
+    evaluation = evaluate_run(run, EvalConfig(resamples=100, metrics="psnr"))
+    rows, line = evaluation["results"], evaluation["linear_code"]
+    assert [(r["num_tokens"], r["bits"]) for r in line] == [(r["num_tokens"], r["bits"]) for r in rows]
+    assert (
+        line[0]["psnr"] < line[-1]["psnr"] and line[-1]["psnr"] > rows[-1]["psnr"]
+    )  # its weights are random
+    assert run.evaluation == evaluation and len(list(Path(run.cache).glob("linear-*.json"))) == 1
+    drawn = quality([run])
+    assert [d["psnr"] for d in drawn if d["series"] == LINEAR] == [row["psnr"] for row in line]
+    few = finished_run(tmp_path, "b", quantizer="vq", codebook_size=16)  # 4 bits a token
+    line = evaluate_run(few, EvalConfig(resamples=0, metrics="psnr"))["linear_code"]
+    assert [row["bits"] for row in line] == [4, 8, 16]

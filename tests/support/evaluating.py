@@ -56,7 +56,7 @@ class Means:
         return (ids / 15).repeat_interleave(32 // ids.shape[1], 1)[:, None, None].expand(-1, 3, 32, -1)
 
 
-FAST = EvalConfig(resamples=100)
+FAST = EvalConfig(resamples=100, linear_code=False)
 
 
 def finished_run(outputs, name: str, seed: int = 0, **params) -> Run:

@@ -10,7 +10,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.parse import parse_train
 from tok1d.config.registry import DIAGNOSES
 from tok1d.runs import Run
-from tok1d.training.doctor import MOST, Doctor, examine, read_diagnoses, write_diagnoses
+from tok1d.training.doctor import MOST, Doctor, checkup, examine, read_diagnoses, write_diagnoses
 from tok1d.training.symptoms import PLOTS, Case, Context, advice
 
 NAN = float("nan")
@@ -155,8 +155,9 @@ def test_a_complaint_in_plain_words_with_what_to_type(name, columns, params, sin
 
 def test_every_diagnosis_is_found_advised_on_and_drawn():
     """Its name and meaning are in the registry, all else in `symptoms`."""
-    assert {name for name, *_ in COMPLAINTS.values()} == DIAGNOSES.keys()
-    assert {name for plot in PLOTS for name in plot.names} == DIAGNOSES.keys()
+    of_records = DIAGNOSES.keys() - {"below-linear-code"}  # which an evaluation shows
+    assert {name for name, *_ in COMPLAINTS.values()} == of_records
+    assert {name for plot in PLOTS for name in plot.names} == of_records
     params = Case([], Context({})).params
     assert all(advice(name, params).startswith("type ") for name in DIAGNOSES)
 
@@ -284,3 +285,16 @@ def test_stop_on_takes_names_of_diagnoses(given, said):
     )
     assert str(caught.value).endswith("for example type stop_on=nan,collapse")
     assert parse_train({"stop_on": list(DIAGNOSES)}).train.stop_on == tuple(DIAGNOSES)
+
+
+@pytest.mark.parametrize(("ahead", "complains"), [(1.8, True), (0.05, False), (-2.0, False)])
+def test_a_tokenizer_below_the_linear_code_is_told_so(tmp_path, ahead, complains):
+    run = start_run(tmp_path)
+    write(run, records())
+    rows = [{"num_tokens": k, "psnr": 20.0 + k} for k in (1, 64)]
+    line = [row | {"psnr": row["psnr"] + ahead} for row in rows]
+    run.write_json("eval.json", {"results": rows, "linear_code": line})
+    now, _, _ = checkup(run)
+    assert [d.name for d in now] == ["below-linear-code"] * complains
+    if complains:
+        assert "(1.8 dB more at 64 tokens); type patch_size=8, or steps=40000" in str(now[0])

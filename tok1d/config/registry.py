@@ -245,6 +245,7 @@ DIAGNOSES = {
     "discriminator-winning": "the discriminator is sure of everything and teaches nothing",
     "gan-onset": "reconstructions got far worse when the discriminator came in",
     "data-bound": "much of the time goes into waiting for images",
+    "below-linear-code": "a linear code of equal bits, fitted in seconds, is better: it is under-trained",
 }  # causes first: the order in which they are shown
 
 

@@ -83,20 +83,29 @@ class NativeTokenizer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bf16")
 
 
+class Digits(NamedTuple):
+    values: Tensor  # [B, n] int64
+    bits: float  # of each image
+
+
 class LinearCode:
-    """The linear code of equal bits beside a tokenizer: the line to beat, measured as any foreign tokenizer."""
+    """The linear code of equal bits beside a tokenizer, the line to beat: measured as any foreign one."""
 
     name = "linear code"
 
     def __init__(self, code: LinearTokenizer, token_counts: tuple[int, ...], bits_per_token: float):
         self.code, self.token_counts, self.bits_per_token = code, token_counts, bits_per_token
 
-    def encode(self, images: Tensor, num_tokens: int) -> Tensor:
-        """images [B, 3, S, S] -> the digits that the bits of `num_tokens` tokens pay for, [B, n]."""
-        return self.code.encode_digits(images, self.code.digits_of(num_tokens * self.bits_per_token))
+    def encode(self, images: Tensor, num_tokens: int) -> Digits:
+        """images [B, 3, S, S] -> the digits that the bits of `num_tokens` tokens pay for."""
+        bits = num_tokens * self.bits_per_token
+        return Digits(self.code.encode_digits(images, self.code.digits_of(bits)), bits)
 
-    def decode(self, digits: Tensor) -> Tensor:
-        return self.code.decode_digits(digits)
+    def decode(self, digits: Digits) -> Tensor:
+        return self.code.decode_digits(digits.values)
+
+    def bits(self, digits: Digits) -> list[float]:
+        return [digits.bits] * len(digits.values)
 
 
 class ForeignTokenizer:

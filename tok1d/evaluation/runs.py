@@ -184,6 +184,8 @@ def linear_results(
         training, _ = load_data(run.config(DataConfig), tokenizer.image_size, run.cache)
     except (ConfigError, OSError):
         return []
+    if len(training) < 2:
+        return []
     counts = config.token_counts or tokenizer.token_counts
     bits = tokenizer.bits_per_token
     what = [training.fingerprint, images.fingerprint, reference and reference.fingerprint, counts, bits]
@@ -196,9 +198,8 @@ def linear_results(
         beside = LinearCode(code, counts, bits)
         own = config.model_copy(update={"token_counts": counts})
         found = evaluate(beside, images, own, reference=reference, cache=run.cache)
-        rows = [row | {"bits": row["num_tokens"] * bits} for row in found["results"]]
         with replacing(file) as temporary:
-            temporary.write_text(json.dumps(rows))
+            temporary.write_text(json.dumps(found["results"]))
     return json.loads(file.read_text())
 
 

@@ -42,6 +42,7 @@ class Kind(NamedTuple):
 
 
 INTERVAL = "Lines: means over seeds; small dots: seeds; bars: 95 % bootstrap intervals over images."
+DASHED = " Dashed: a linear code of equal bits, fitted to the training images."
 HOLLOW = " Hollow marks: as the work that this project starts from published them, measured otherwise."
 FIGURES = {
     "encoders": Kind(
@@ -122,7 +123,9 @@ def caption(kind: Kind, drawn: Drawn, options: dict[str, Any]) -> str:
         "on": f"on {max(sizes, default=0):,} validation images",
         "few": f"{max((d['images'] for d in drawn if 'images' in d), default=0)} of the validation images",
     }
-    return kind.caption.format(**words) + (HOLLOW if any("published" in d for d in drawn) else "")
+    text = kind.caption.format(**words)
+    text += DASHED if any(d.get("series") == quality.LINEAR for d in drawn) else ""
+    return text + (HOLLOW if any("published" in d for d in drawn) else "")
 
 
 def save(figure: Figure, path: str | Path, drawn: Drawn, caption: str, **about: Any) -> Figure:

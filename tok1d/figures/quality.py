@@ -19,6 +19,8 @@ from tok1d.runs import Run, RunError
 
 ASIDE = 0.12  # octaves at most between the marks of two lines at one token count
 BESIDE = {True: 0.3, False: 0.8}  # octaves that all marks take, of lines with several counts and with one
+LINEAR = "linear code, equal bits"
+LINE_TO_BEAT = {"color": "#888888", "linestyle": "--", "marker": "", "linewidth": 1.2}
 PUBLISHED = Path(__file__).parent / "published.yaml"  # what the reference paper reports
 
 
@@ -26,6 +28,15 @@ def quality(runs: list[Run], metric: str = "psnr") -> Drawn:
     """A number of each run at each token count, with its interval; of rFID also what was `published`. Raises
     `RunError` when the runs were not measured alike, or one has no such number.
     """
+    drawn = measured(runs, metric)
+    for label, members in series_of(runs) if metric == "rfid" else ():
+        for count, value in published(members[0].params).items():
+            drawn.append({"series": label, "published": True, "num_tokens": count, "rfid": value})
+    return drawn + linear_line(runs, metric)
+
+
+def measured(runs: list[Run], metric: str) -> Drawn:
+    """`numbers` of runs that all have it. Raises `RunError` for one that has not."""
     drawn = numbers(runs, metric)
     for run in runs:
         if not any(metric in row for row in run.evaluation["results"]):
@@ -33,10 +44,21 @@ def quality(runs: list[Run], metric: str = "psnr") -> Drawn:
                 f"{run.path} was not evaluated for {metric}: "
                 f"type 'tok1d evaluate {run.path} -p metrics=psnr,ssim,{asked_as(metric)}'"
             )
-    for label, members in series_of(runs) if metric == "rfid" else ():
-        for count, value in published(members[0].params).items():
-            drawn.append({"series": label, "published": True, "num_tokens": count, "rfid": value})
     return drawn
+
+
+def linear_line(runs: list[Run], metric: str) -> Drawn:
+    """The linear code of equal bits at each token count, as measured beside the first run that has it."""
+    found: dict[int, dict[str, Any]] = {}
+    for run in runs:
+        evaluation = run.evaluation
+        card = card_id(protocol(evaluation["card"], metric))
+        for row in evaluation.get("linear_code") or ():
+            if metric in row and row["num_tokens"] not in found:
+                keys = ("num_tokens", metric, f"{metric}_interval")
+                where = {"series": LINEAR, "run": str(run.path), "card": card}
+                found[row["num_tokens"]] = where | {key: row[key] for key in keys if key in row}
+    return [found[count] for count in sorted(found)]
 
 
 def numbers(runs: list[Run], metric: str, *more: str) -> Drawn:
@@ -74,7 +96,7 @@ def draw_lines(axis: Axes, drawn: Drawn, metric: str, floor: float | None = None
     lines = {label: at_counts([d for d in own if d["series"] == label], metric) for label in labels}
     ends = []
     for i, (label, points) in enumerate(lines.items()):
-        shift, style = aside(label, lines), look(i)
+        shift, style = aside(label, lines), LINE_TO_BEAT if label == LINEAR else look(i)
         ends.append(draw_line(axis, label, points, NUMBERS[metric].scale, shift, style))
         hollow = [d for d in others if d["series"] == label]
         x, y = [shift * d["num_tokens"] for d in hollow], [NUMBERS[metric].scale * d[metric] for d in hollow]
@@ -162,10 +184,10 @@ def elastic(runs: list[Run], metric: str = "psnr") -> Drawn:
     same_card([run for _, members in pairs for run in members], metric)
     for label, members in pairs:
         for elastic, kind in ((True, "elastic"), (False, "fixed")):
-            rows = quality([run for run in members if run.params["elastic"] == elastic], metric)
+            rows = measured([run for run in members if run.params["elastic"] == elastic], metric)
             name = f"{label}, {kind}" if len(pairs) > 1 else kind
-            drawn += [row | {"series": name, "kind": kind} for row in rows if "run" in row]
-    return drawn
+            drawn += [row | {"series": name, "kind": kind} for row in rows]
+    return drawn + linear_line([run for _, members in pairs for run in members], metric)
 
 
 def published(params: dict[str, Any]) -> dict[int, float]:

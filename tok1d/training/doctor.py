@@ -19,6 +19,7 @@ from tok1d.runs import Run, RunError
 from tok1d.training.symptoms import CHECKS, Case, Context, Record
 
 FILE = "diagnoses.json"
+BELOW = 0.1  # dB that a linear code of equal bits may be ahead
 MOST = 4000  # records that a doctor remembers
 
 
@@ -121,10 +122,27 @@ def checkup(run: Run) -> tuple[list[Diagnosis], list[Diagnosis], int]:
         raise RunError(
             f"{run.path} has no record yet: wait for its first log_every={run.params['log_every']} steps"
         )
-    now = examine(records, context=context_of(run))
+    now = examine(records, context=context_of(run)) + below_linear_code(run)
     names = {diagnosis.name for diagnosis in now}
     over = [diagnosis for diagnosis in read_diagnoses(run) if diagnosis.name not in names]
     return now, over, int(records[-1]["step"])
+
+
+def below_linear_code(run: Run) -> list[Diagnosis]:
+    """One if the run's last evaluation has a linear code of equal bits ahead at its largest token count."""
+    if not (run / "eval.json").exists():
+        return []
+    evaluation = run.evaluation
+    line = {row["num_tokens"]: row["psnr"] for row in evaluation.get("linear_code") or () if "psnr" in row}
+    rows = [row for row in evaluation["results"] if row["num_tokens"] in line and "psnr" in row]
+    if not rows:
+        return []
+    most = max(rows, key=lambda row: row["num_tokens"])
+    ahead = line[most["num_tokens"]] - most["psnr"]
+    if ahead < BELOW:
+        return []
+    evidence = f"{ahead:.1f} dB more at {most['num_tokens']} tokens"
+    return [Case([], context_of(run)).finds("below-linear-code", run.metrics[-1]["step"], evidence)]
 
 
 def complaints(run: Run) -> tuple[list[str], bool]:

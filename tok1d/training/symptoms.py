@@ -29,7 +29,7 @@ def advice(name: str, params: Params, part: str = "", collapsed: bool = False) -
     choices = {
         "nan": fix_overflow, "diverging": fix_diverging, "exploding-gradient": fix_overflow, "collapse":
         fix_collapse, "mean-image": fix_mean_image, "discriminator-winning": fix_discriminator, "gan-onset":
-        fix_onset, "data-bound": fix_data_bound,
+        fix_onset, "data-bound": fix_data_bound, "below-linear-code": fix_under_trained,
     }  # fmt: skip
     return "type " + ", or ".join(choices[name](params))
 
@@ -108,6 +108,17 @@ def fix_discriminator(params: Params) -> list[str]:
 def fix_onset(params: Params) -> list[str]:
     ramp = max(2 * params["discriminator_ramp"], params["steps"] // 10)
     return [f"discriminator_ramp={ramp}", f"adversarial_weight={params['adversarial_weight'] / 3:.1g}"]
+
+
+def fix_under_trained(params: Params) -> list[str]:
+    tips = [f"steps={4 * params['steps']}"]
+    if params["patch_size"] > 8 and params["encoder"] == "vit":
+        tips.insert(0, "patch_size=8")
+    if params["decoder_refine"] == "none":
+        tips.append("decoder_refine=small")
+    if params["encoder"] == "vit":
+        tips.append("encoder=linear decoder_refine=small elastic_warmup_fraction=0, to start from that code")
+    return tips
 
 
 def fix_data_bound(params: Params) -> list[str]:
