@@ -188,7 +188,13 @@ def linear_results(
         return []
     counts = config.token_counts or tokenizer.token_counts
     bits = tokenizer.bits_per_token
-    what = [training.fingerprint, images.fingerprint, reference and reference.fingerprint, counts, bits]
+    what: list[Any] = [
+        training.fingerprint,
+        images.fingerprint,
+        reference and reference.fingerprint,
+        counts,
+        bits,
+    ]
     what += [config.model_dump(mode="json", exclude={"token_counts", *CHANGES_NO_NUMBER}), LINEAR_VERSION]
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     file = Path(run.cache) / f"linear-{key}.json"

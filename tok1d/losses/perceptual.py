@@ -129,7 +129,7 @@ def build_perceptual(config: LossConfig) -> PerceptualLoss:
     """
     with torch.random.fork_rng(devices=[]):
         if config.perceptual.startswith(TIMM):
-            features: nn.Module = build_convnet(config)
+            features: Any = build_convnet(config)
         else:
             features = VGG16(EARLY if config.perceptual == "vgg_early" else len(VGG16_LAYERS))
     weights = perceptual_checkpoint(config)

@@ -140,7 +140,8 @@ def load_from_tokenizer(model: Tokenizer, start: StartConfig) -> dict[str, Any]:
     same_encoder(parent.config, model.config, start.init_from)
     state, rows = adapt(parent.state, parent.config, model)
     model.load_state_dict(state)
-    model.encoder.freeze(start.encoder_freeze)
+    if parent.config.encoder == "vit":
+        model.encoder.freeze(start.encoder_freeze)
     report = {name: getattr(model.config, name) for name in ("encoder_init", "encoder_size")}
     return report | fairness(model.config) | {
         "init_from": start.init_from, "network": like(parent.config) or "plain ViT",
@@ -152,6 +153,16 @@ def load_from_tokenizer(model: Tokenizer, start: StartConfig) -> dict[str, Any]:
 
 def same_encoder(parent: TokenizerConfig, own: TokenizerConfig, init_from: str) -> None:
     """Stop where no weight of the encoder would fit."""
+    if "linear" in (parent.encoder, own.encoder):
+        names = ("encoder", "image_size", "num_latent_tokens", "fsq_levels")
+        theirs, mine = (
+            " ".join(
+                f"{n}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for n, v in c if n in names
+            )
+            for c in (parent, own)
+        )
+        if theirs != mine:
+            raise ConfigError(f"{init_from} has {theirs}, not {mine}: type {theirs}, or leave init_from out")
     if like(parent) != like(own):
         theirs, mine = (f"encoder_init={c.encoder_init} random_like={c.random_like}" for c in (parent, own))
         theirs, mine = theirs.removesuffix(" random_like="), mine.removesuffix(" random_like=")

@@ -45,6 +45,17 @@ class LinearTokenizer(nn.Module):
     better, and shrinks the correlations by a tenth.
     """
 
+    mean: Tensor
+    places: Tensor
+    basis: Tensor
+    owners: Tensor
+    tables: Tensor
+    borders: Tensor
+    cosines: Tensor
+    opponents: Tensor
+    radix: Tensor
+    bases: Tensor
+
     def __init__(
         self, image_size: int, num_tokens: int, levels: Sequence[int] = LEVELS, grid: str = "uniform"
     ):

@@ -46,7 +46,7 @@ class RefiningDecoder(nn.Module):
         self.conv_in = conv3(3 * FOLD**2, widths[0])
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
-            shrink = [nn.Conv2d(widths[level - 1], width, 2, 2)] if level else []
+            shrink: list[nn.Module] = [nn.Conv2d(widths[level - 1], width, 2, 2)] if level else []
             self.down.append(Level(shrink, [ResBlock(width, known) for _ in range(blocks)]))
         for level in reversed(range(len(widths) - 1)):
             grow = [nn.Conv2d(widths[level + 1], widths[level], 1), upsample(2)]
@@ -57,7 +57,7 @@ class RefiningDecoder(nn.Module):
         self.conv_fine = conv3(fine + 3, fine)
         self.conv_out = conv3(fine, 3)
         nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        self.conv_out.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, images: Tensor, num_tokens: int) -> Tensor:
         """images [B, 3, H, W], about 0 … 1, decoded from `num_tokens` tokens -> [B, 3, H, W]."""
@@ -121,6 +121,8 @@ class ResBlock(nn.Module):
 
 class CountEmbedding(nn.Module):
     """Token counts [B] -> what the blocks are told, [B, width]: bumps along log2 of the count."""
+
+    places: Tensor
 
     def __init__(self, width: int, max_tokens: int, bumps: int = 8):
         super().__init__()

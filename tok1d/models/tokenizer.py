@@ -1,6 +1,6 @@
 """The 1D image tokenizer: an image becomes K discrete tokens and comes back (TiTok, arXiv:2406.07550)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -42,7 +42,8 @@ class Tokenizer(
         super().__init__()
         self.config = config
         self.quantizer = build_quantizer(config)
-        self.encoder: Encoder | LinearTokenizer
+        self.encoder: Any  # an Encoder, or a LinearTokenizer
+        self.decoder: Any = None  # of a linear code: its own
         if config.encoder == "linear":
             K = config.num_latent_tokens
             self.encoder = LinearTokenizer(config.image_size, K, config.fsq_levels, "centroids")
@@ -125,9 +126,9 @@ class Tokenizer(
         return self.encoder.mean.device
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """The weight of the layer that makes pixels: there VQGAN's adaptive weight compares gradients."""
-        return self.refine.conv_out.weight if self.refine is not None else self.decoder.last_layer
+        return self.decoder.last_layer if self.refine is None else self.refine.conv_out.weight
 
     def learn_only(self, what: str) -> None:
         """Freeze all but the `decoder` (with what refines it), or all but `refine`; `all` learns all. Ids

@@ -54,6 +54,10 @@ class Quantizer(nn.Module):
         with torch.autocast(ids.device.type, enabled=False):
             return self.look_up(ids)
 
+    def codes_to_ids(self, codes: Tensor) -> Tensor:
+        """The way back from `ids_to_codes`, where there is one."""
+        raise NotImplementedError
+
     @classmethod
     def from_config(cls, config: TokenizerConfig) -> Quantizer:
         """The quantizer that `config` asks for."""
