@@ -26,7 +26,7 @@ def one_thread():
 
 def start(path: Path | str, init: str, **changes) -> tuple[Encoder, dict]:
     """An encoder that starts from a file, in eval mode, and its load report."""
-    config = TokenizerConfig(encoder_init=init, **changes)
+    config = TokenizerConfig(**dict(encoder_init=init, image_size=256, elastic=False) | changes)
     encoder = Encoder(config)
     report = load_pretrained_encoder(encoder, config, StartConfig(encoder_checkpoint=str(path)))
     return encoder.eval(), report

@@ -105,10 +105,10 @@ def test_a_finished_run_says_where_it_came_from(finished):
 
 
 def test_a_folder_of_other_parameters_is_not_continued(finished):
-    result = train_tiny(finished.path.parent.parent, **LONG, lr=0.01, run="other")
+    result = train_tiny(finished.path.parent.parent, steps=2, lr=0.01, run="other")
     assert result.returncode == 0
     (finished.path.parent / "other" / "done.json").unlink()
-    result = train_tiny(finished.path.parent.parent, **LONG, lr=0.02, run="other")
+    result = train_tiny(finished.path.parent.parent, steps=2, lr=0.02, run="other")
     assert result.returncode == 1 and "lr=0.01, not 0.02: type another run=NAME" in result.stderr
 
 
