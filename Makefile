@@ -27,7 +27,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 demo: env
 	@echo "== 1/5 training: an elastic tokenizer of 1 … 64 tokens, then a fixed one of 16"
 	@tok1d run notebooks/train.ipynb $(DEMO) -p run=elastic-64
-	@tok1d run notebooks/train.ipynb $(DEMO) -p run=fixed-16 -p elastic=false -p num_latent_tokens=16 -p steps=350
+	@tok1d run notebooks/train.ipynb $(DEMO) -p run=fixed-16 -p elastic=false -p num_latent_tokens=16
 	@echo "== 2/5 reconstructing"
 	@tok1d run notebooks/reconstruct.ipynb -p sweep=demo -p run=elastic-64
 	@tok1d run notebooks/reconstruct.ipynb -p sweep=demo -p run=fixed-16
