@@ -25,7 +25,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@touch $@
 
 demo: env
-	@echo "== 1/5 training: an elastic tokenizer of 1 … 64 tokens, then a fixed one of 16"
+	@echo "== 1/5 training: linear tokens and a refining decoder, elastic from 1 to 64 tokens; then 16 tokens"
 	@tok1d run notebooks/train.ipynb $(DEMO) -p run=elastic-64
 	@tok1d run notebooks/train.ipynb $(DEMO) -p run=fixed-16 -p elastic=false -p num_latent_tokens=16
 	@echo "== 2/5 reconstructing"
