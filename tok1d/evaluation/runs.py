@@ -53,6 +53,8 @@ def evaluate_runs(folders: list[Path], config: EvalConfig, data: str) -> Iterato
         evaluation = evaluate_run(run, config, data)
         notes = [f"note: {warning}" for warning in evaluation["warnings"]]
         yield Shown(f"{run.path}: {evaluation['card']['images']} images", evaluation["results"], notes)
+        if line := evaluation.get("linear_code"):
+            yield Shown("a linear code of equal bits, on the same images: the line to beat", line, [])
     same_card(runs)
     for run in runs[1:]:
         title = f"{run.path} minus {runs[0].path}, over the same images"
