@@ -90,7 +90,7 @@ def test_tables_print_an_interval_after_its_number(capsys):
         {"num_tokens": 4, "psnr": 21.456, "psnr_interval": [21.0, 22.0]},
         {"num_tokens": 8, "kid": 0.0123},
     ]
-    assert "| 4 | 21.46\u00a0(21.00\u00a0…\u00a022.00) |  |" in show_table(rows).data
+    assert "| 4 | 21.46 (21.00\u00a0…\u00a022.00) |  |" in show_table(rows).data
     print_table(rows)
     head, first, last = capsys.readouterr().out.splitlines()
     assert NUMBERS["kid"].label in head and "21.46 (21.00 … 22.00)" in first and last.endswith("12.30")

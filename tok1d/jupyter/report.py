@@ -33,6 +33,8 @@ from tok1d.runs import RunError
 TEMPLATE = Path(__file__).parent / "report_template"
 ELSEWHERE = re.compile(r"""(@import\b[^;]*|url\(\s*['"]?(https?:)?//[^)]*\))""", re.IGNORECASE)  # in CSS
 
+INTERVAL = re.compile(r"\(\S+\u00a0…\u00a0\S+\)$")  # as tables.show_table writes it
+
 
 class Parameter(NamedTuple):
     name: str
@@ -115,6 +117,7 @@ def _section(exporter: HTMLExporter, path: Path, notebook: nbformat.NotebookNode
     fragment, _ = exporter.from_notebook_node(notebook)
     soup = BeautifulSoup(fragment, "html.parser")
     _embed(soup, path.parent)
+    _make_tables_scroll(soup)
 
     first = soup.select_one(".prose h1")
     title = first.extract().get_text() if first else path.stem
@@ -223,6 +226,23 @@ def _embed(soup: BeautifulSoup, folder: Path) -> None:
         tag["style"] = ELSEWHERE.sub("none", tag["style"])
     for tag in soup("style"):
         tag.string = ELSEWHERE.sub("none", tag.get_text())
+
+
+def _make_tables_scroll(soup: BeautifulSoup) -> None:
+    """A table gets a box in which it scrolls where a page is too narrow, and says its count of columns for
+    the size of its letters on paper. An interval is one piece, broken on paper only.
+    """
+    for table in soup("table"):
+        columns = max((len(row(["td", "th"])) for row in table("tr")), default=1)
+        box = {"class": "table", "tabindex": "0", "style": f"--columns: {columns}"}
+        table.wrap(soup.new_tag("div", attrs=box))
+        for cell in table("td"):
+            if cell.string and (found := INTERVAL.search(cell.string)):
+                piece = soup.new_tag(
+                    "span", attrs={"class": "interval"}, string=found[0].replace("\u00a0", " ")
+                )
+                cell.string = cell.string[: found.start()]
+                cell.append(piece)
 
 
 def _own_file(folder: Path, source: str) -> Path | None:

@@ -33,7 +33,7 @@ def show_table(rows: Iterable[dict[str, Any]]) -> Markdown:
 
     An interval follows its number: 21.43 (21.1 … 21.8).
     """
-    keys, cells, right = grid(rows, "{} ({} … {})".replace(" ", "\u00a0"))
+    keys, cells, right = grid(rows, "{} ({}\u00a0…\u00a0{})")
     ruler = ["---:" if r else "---" for r in right]
     return Markdown("\n".join("| " + " | ".join(line) + " |" for line in [keys, ruler, *cells]))
 
