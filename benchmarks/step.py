@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -53,8 +54,9 @@ def main(*arguments: str) -> None:
     suite, *texts = arguments if arguments[:1] == ("tokens",) else ("step", *arguments)
     given = dict(text.split("=", 1) for text in texts)
     for name, params in SUITES[suite].items():
-        with multiprocessing.get_context("spawn").Pool(1) as pool:  # so that peak memory is this row's own
-            facts = pool.apply(measure, (params | given,))
+        spawn = multiprocessing.get_context("spawn")  # a process of its own, so that peak memory is its own
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            facts = pool.submit(measure, params | given).result()
         print(f"{name:>14}", *(f"{fact} {value}" for fact, value in facts.items()), sep="  ", flush=True)
 
 

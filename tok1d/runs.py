@@ -9,6 +9,7 @@ In `outputs/<sweep>/<run>/`:
 | load_report.json | where each weight came from, which learned | `training.initialize` | tables, doctor |
 | metrics.jsonl | a record each `log_every` steps | `training.logbook` | doctor, curves, figures |
 | timings.jsonl | what a rerun does not repeat of them | `training.logbook` | the same |
+| tensorboard/ | the same numbers as event files | `training.logbook` | `tensorboard --logdir outputs` |
 | diagnoses.json | what the doctor found, if anything | `training.doctor` | `tok1d doctor`, panel |
 | last.ckpt, previous.ckpt | to continue from | `training.checkpoints` | the same |
 | processes.log | what the processes of a training printed | `training.launch` | people |

@@ -18,6 +18,7 @@ from tok1d.jupyter import slider as widgets
 from tok1d.jupyter.live import LiveCurve
 from tok1d.jupyter.report import build_report, formula
 from tok1d.jupyter.slider import TokenSlider
+from tok1d.jupyter.tables import show_table
 
 SETUP = """
 import numpy as np
@@ -244,6 +245,33 @@ def test_only_pictures_of_the_notebooks_folder_get_into_the_report(tmp_path):
     embedded = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
     assert embedded == [base64.b64encode((inside / "here.png").read_bytes()).decode()] * 2 * len(own)
     assert page.count("not in this file") == 2 * len(others + nothing)
+
+
+FITS = """() => [...document.querySelectorAll("table")].map(table => {
+    const box = table.closest(".table");
+    box.scrollLeft = 1e6;
+    const last = table.rows[0].cells[table.rows[0].cells.length - 1].getBoundingClientRect();
+    return last.right <= innerWidth + 1 && document.documentElement.scrollWidth <= innerWidth;
+})"""
+
+
+def test_no_column_of_a_wide_table_is_lost_on_a_screen_a_phone_or_paper(tmp_path):
+    names = [f"number_{i}" for i in range(14)]
+    rows = [
+        {"run": "a-run-with-a-long-name"}
+        | {n: 21.456 for n in names}
+        | {"psnr": 1.0, "psnr_interval": [0, 2]}
+    ]
+    table = new_output("display_data", {"text/markdown": show_table(rows).data})
+    path = _write(tmp_path / "wide.ipynb", new_code_cell("x", execution_count=1, outputs=[table]))
+    out = build_report([path], tmp_path / "report.html")
+    with chromium() as browser:
+        browser.page.goto(out.as_uri())
+        for width, media in ((1280, "screen"), (390, "screen"), (703, "print")):  # A4 without its margins
+            browser.page.set_viewport_size({"width": width, "height": 800})
+            browser.page.emulate_media(media=media)
+            assert browser.page.evaluate(FITS) == [True], (width, media)
+            browser.page.screenshot(path=tmp_path / f"{media}-{width}.png")
 
 
 def test_formula_mathtext_cannot_draw_stays_text():

@@ -10,6 +10,8 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_run import start
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from workbench import ENV, REPO, TINY, command, train_tiny
 
 from tok1d.config.fields import ConfigError
@@ -18,6 +20,7 @@ from tok1d.runs import Run, RunError
 from tok1d.system import replacing
 from tok1d.training.optim import set_learning_rate
 from tok1d.training.task import sample_num_tokens
+from tok1d.training.train import train
 
 LONG = dict(steps=150, checkpoint_every=10)  # long enough to be killed on the way
 
@@ -157,3 +160,25 @@ def test_token_counts_of_a_step_are_a_function_of_seed_and_step():
         sample_num_tokens(s, elastic, config.model_copy(update={"seed": 1})) for s in range(1000)
     ]
     assert sample_num_tokens(999, TokenizerConfig(elastic=False, num_latent_tokens=32), config) == 32
+
+
+def events_of(run: Run) -> dict[int, float]:
+    """What TensorBoard shows of `psnr`, by step."""
+    files = EventAccumulator(str(run / "tensorboard")).Reload()
+    return {event.step: event.value for event in files.Scalars("psnr")}
+
+
+def test_tensorboard_shows_the_records_also_of_a_run_that_was_continued(tmp_path):
+    run, images, tokenizer, config = start(tmp_path, steps=8, log_every=1, checkpoint_every=4)
+
+    def stop(record: dict[str, float]) -> None:
+        if record["step"] == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, images, tokenizer, config, on_log=stop)
+    assert list(events_of(run)) == list(range(1, 7))
+    train(run, images, tokenizer, config)  # from step 4
+    assert list(run.path.glob("tensorboard/*")) and len(list(run.path.glob("tensorboard/*"))) == 2
+    wanted = {record["step"]: record["psnr"] for record in run.metrics}
+    assert list(wanted) == list(range(1, 9)) and events_of(run) == pytest.approx(wanted)

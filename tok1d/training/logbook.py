@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -41,8 +43,35 @@ def gradient_norms(parts: dict[str, list[Tensor]]) -> dict[str, float]:
     }
 
 
+class EventFiles:
+    """Records as TensorBoard's event files, from `step` on: `tensorboard --logdir outputs` shows all runs.
+
+    A run that is continued writes another file, and TensorBoard forgets what an earlier one has beyond
+    `step`. What cannot be written is left out: these files are to look at, the truth is in `metrics.jsonl`.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        from torch.utils.tensorboard import SummaryWriter  # here: nobody else needs it
+
+        self.writer = None
+        with suppress(OSError):
+            self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def write(self, record: dict[str, float]) -> None:
+        if self.writer is None:
+            return
+        try:
+            for name, value in record.items():
+                if name != "step":
+                    self.writer.add_scalar(name, value, int(record["step"]))
+            self.writer.flush()
+        except (OSError, RuntimeError):
+            self.writer = None
+
+
 class Logbook:
-    """`metrics.jsonl` with what a rerun repeats, `timings.jsonl` with what it does not, `diagnoses.json`.
+    """`metrics.jsonl` with what a rerun repeats, `timings.jsonl` with what it does not, `diagnoses.json`, and
+    all numbers as TensorBoard's event files.
 
     A new diagnosis is printed, and one that `stop_on` names ends the run. Raises `RunError` for that.
     """
@@ -53,6 +82,7 @@ class Logbook:
         self.doctor = Doctor(run)
         self.began = time.monotonic() - state.counts["seconds"]
         self.mark, self.step, self.waited = time.monotonic(), state.step, 0.0
+        self.events = EventFiles(run / "tensorboard", state.step) if is_main() else None
 
     @property
     def seconds(self) -> float:
@@ -64,7 +94,8 @@ class Logbook:
         times = self._lap(waited)
         self.run.log("metrics.jsonl", record)
         self.run.log("timings.jsonl", {"step": record["step"]} | times)
-        if is_main():
+        if self.events is not None:
+            self.events.write(record | times)
             self._react(self.doctor.see(record | times))
         self.on_log(record | times)
 
@@ -72,7 +103,8 @@ class Logbook:
         """Training went back to `self.state.step` from step `at`, for the reason that `evidence` gives."""
         self.run.keep_metrics(self.state.step)
         self.mark, self.step = time.monotonic(), self.state.step
-        if is_main():
+        if self.events is not None:
+            self.events = EventFiles(self.run / "tensorboard", self.state.step)
             self._react(self.doctor.see_rollback(at, evidence))
 
     def _react(self, found: list[Diagnosis]) -> None:
