@@ -8,8 +8,16 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from tok1d.evaluation import distances
-from tok1d.evaluation.distances import frechet, frechet_infinity, gaussian, kid, small_sample_warning
-from tok1d.evaluation.prdc import NearestNeighbors, half, prdc
+from tok1d.evaluation.distances import (
+    NearestNeighbors,
+    frechet,
+    frechet_infinity,
+    gaussian,
+    half,
+    kid,
+    prdc,
+    small_sample_warning,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ their own, and spread more. How often the intervals hold the true value is measu
 tests/test_bootstrap.py.
 
 Precision, recall, density and coverage are no means over images at all: theirs come from random halves of the
-images (`tok1d.evaluation.prdc`).
+images (`tok1d.evaluation.distances`).
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from tok1d.data.dataset import ImageDataset
 from tok1d.evaluation.bootstrap import Interval, interval_by_halves, interval_of_distance
 from tok1d.evaluation.distances import (
     Features,
+    NearestNeighbors,
     frechet,
     frechet_infinity,
     frechet_influence,
@@ -37,7 +38,6 @@ from tok1d.evaluation.features import (
     checkpoint_of,
     networks_of,
 )
-from tok1d.evaluation.prdc import NearestNeighbors
 from tok1d.evaluation.workers import BatchResult, copies, in_order
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
