@@ -12,6 +12,7 @@ import typer
 from tok1d import __version__
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import (
+    NOTEBOOKS,
     described,
     given_params,
     own_parameters,
@@ -21,7 +22,7 @@ from tok1d.config.parse import (
     parse_train,
     read_params,
 )
-from tok1d.config.schema import NOTEBOOKS, EvalConfig
+from tok1d.config.schema import EvalConfig
 from tok1d.runs import TRY_AGAIN, Lost, Run, RunError
 from tok1d.system import no_space
 

@@ -40,8 +40,8 @@ from typing import Any, TypeVar
 import yaml
 
 from tok1d.config.fields import Config, ConfigError
-from tok1d.config.parse import renamed
-from tok1d.config.schema import RunConfig, configs_of, fields
+from tok1d.config.parse import configs_of, renamed
+from tok1d.config.schema import RunConfig, fields
 from tok1d.environment import describe_environment
 from tok1d.system import locked, replacing
 

@@ -4,17 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import parse, parse_train, read_params
+from tok1d.config.parse import NOTEBOOKS, configs_of, parse, parse_train, read_params
 from tok1d.config.registry import QUANTIZERS
-from tok1d.config.schema import (
-    NOTEBOOKS,
-    EvalConfig,
-    RunConfig,
-    TokenizerConfig,
-    TrainConfig,
-    configs_of,
-    fields,
-)
+from tok1d.config.schema import EvalConfig, RunConfig, TokenizerConfig, TrainConfig, fields
 
 TRAIN = configs_of("train")
 

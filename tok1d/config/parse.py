@@ -9,22 +9,69 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tok1d.config.fields import Config, ConfigError, to_number
+from tok1d.config.fields import (
+    Config,
+    ConfigError,
+    to_number,
+)
 from tok1d.config.schema import (
-    NOTEBOOKS,
+    CompareConfig,
+    DataConfig,
     EvalConfig,
-    Params,
+    FiguresConfig,
+    RunConfig,
     TokenizerConfig,
-    TrainParams,
-    configs_of,
+    TrainConfig,
     fields,
 )
+
+
+class TrainParams(NamedTuple):
+    """The parameters of the train notebook, of `tok1d train`, and of each run of a sweep."""
+
+    run: RunConfig
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    train: TrainConfig
+    evaluation: EvalConfig
+
+
+class ReconstructParams(NamedTuple):
+    run: RunConfig
+    evaluation: EvalConfig
+
+
+class AblationParams(NamedTuple):
+    run: RunConfig
+    compare: CompareConfig
+
+
+class FiguresParams(NamedTuple):
+    run: RunConfig
+    compare: FiguresConfig
+
+
+Params = TrainParams | ReconstructParams | AblationParams | FiguresParams
+
+
+NOTEBOOKS: dict[str, type[Params]] = {
+    "train": TrainParams,
+    "reconstruct": ReconstructParams,
+    "ablation": AblationParams,
+    "figures": FiguresParams,
+}
+
+
+def configs_of(notebook: str) -> tuple[type[Config], ...]:
+    """The configs that hold a notebook's parameters, in order."""
+    return tuple(get_type_hints(NOTEBOOKS[notebook]).values())
+
 
 EXAMPLES = dict(
     val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",

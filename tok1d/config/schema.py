@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -383,45 +383,6 @@ class FiguresConfig(CompareConfig):
     num_tokens: Int = Field(
         0, ge=0, description="token count at which kinds of runs are compared; 0: 64, or what most have"
     )
-
-
-class TrainParams(NamedTuple):
-    """The parameters of the train notebook, of `tok1d train`, and of each run of a sweep."""
-
-    run: RunConfig
-    data: DataConfig
-    tokenizer: TokenizerConfig
-    train: TrainConfig
-    evaluation: EvalConfig
-
-
-class ReconstructParams(NamedTuple):
-    run: RunConfig
-    evaluation: EvalConfig
-
-
-class AblationParams(NamedTuple):
-    run: RunConfig
-    compare: CompareConfig
-
-
-class FiguresParams(NamedTuple):
-    run: RunConfig
-    compare: FiguresConfig
-
-
-Params = TrainParams | ReconstructParams | AblationParams | FiguresParams
-NOTEBOOKS: dict[str, type[Params]] = {
-    "train": TrainParams,
-    "reconstruct": ReconstructParams,
-    "ablation": AblationParams,
-    "figures": FiguresParams,
-}
-
-
-def configs_of(notebook: str) -> tuple[type[Config], ...]:
-    """The configs that hold a notebook's parameters, in order."""
-    return tuple(get_type_hints(NOTEBOOKS[notebook]).values())
 
 
 def fields(*classes: type[Config]) -> dict[str, Any]:

@@ -19,8 +19,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import assigned, own_parameters, parse, parse_notebook, unknown_name, with_base
-from tok1d.config.schema import NOTEBOOKS, Params, RunConfig
+from tok1d.config.parse import (
+    NOTEBOOKS,
+    Params,
+    assigned,
+    own_parameters,
+    parse,
+    parse_notebook,
+    unknown_name,
+    with_base,
+)
+from tok1d.config.schema import RunConfig
 from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
 from tok1d.system import no_space
 

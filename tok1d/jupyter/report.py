@@ -27,7 +27,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from tok1d.config.schema import NOTEBOOKS
+from tok1d.config.parse import NOTEBOOKS
 from tok1d.runs import RunError
 
 TEMPLATE = Path(__file__).parent / "report_template"

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from tok1d.config.fields import Config, ConfigError
-from tok1d.config.schema import DataConfig, EvalConfig, LossConfig, StartConfig, TokenizerConfig, TrainParams
+from tok1d.config.parse import TrainParams
+from tok1d.config.schema import DataConfig, EvalConfig, LossConfig, StartConfig, TokenizerConfig
 from tok1d.data.sources import find_sources
 from tok1d.sweeps.plan import Cell, Plan
 

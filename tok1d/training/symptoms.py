@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
+from tok1d.config.parse import configs_of
 from tok1d.config.registry import QUANTIZERS, Diagnosis, number_of_codes
-from tok1d.config.schema import configs_of, fields
+from tok1d.config.schema import fields
 
 Params = dict[str, Any]
 
