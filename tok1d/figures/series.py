@@ -58,6 +58,8 @@ def line_params(params: dict[str, Any]) -> dict[str, str]:
     if params.get("elastic"):
         found["num_latent_tokens"] = str(params["num_latent_tokens"])
     init, like = found.pop("encoder_init", "random"), found.pop("random_like", "")
+    if found.pop("encoder", "vit") == "linear":
+        return {"encoder": "linear tokens"} | found
     name = ENCODERS.get(init, init.removeprefix("timm:"))
     return {"encoder": f"{name}, like {ENCODERS.get(like, like)}" if like else name} | found
 

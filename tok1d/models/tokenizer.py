@@ -41,14 +41,15 @@ class Tokenizer(
     def __init__(self, config: TokenizerConfig):
         super().__init__()
         self.config = config
-        self.quantizer = build_quantizer(config)
         self.encoder: Any  # an Encoder, or a LinearTokenizer
         self.decoder: Any = None  # of a linear code: its own
         if config.encoder == "linear":
             K = config.num_latent_tokens
             self.encoder = LinearTokenizer(config.image_size, K, config.fsq_levels, "centroids")
+            self.quantizer = build_quantizer(config)
         else:
             self.encoder = Encoder(config)
+            self.quantizer = build_quantizer(config)
             self.to_codes = nn.Linear(self.encoder.width, self.quantizer.in_dim)
             self.decoder = Decoder(config, self.quantizer.dim)
         most = config.num_latent_tokens if config.elastic else 1
