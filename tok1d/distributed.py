@@ -81,7 +81,7 @@ def gather_batch(part: Tensor) -> Tensor:
 
 
 def local_part(batch: Tensor) -> Tensor:
-    """This process's part [B, ...] of `whole_batch`."""
+    """This process's part [B, ...] of `gather_batch`."""
     return batch[dist.get_rank() :: world_size()] if world_size() > 1 else batch
 
 

@@ -14,7 +14,7 @@ from workbench import CI, ENV, REPO
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import parse
 from tok1d.config.schema import DataConfig, TokenizerConfig
-from tok1d.data.dataset import load_data, to_float, whole_images
+from tok1d.data.dataset import WholeImages, load_data, to_float
 from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.models.linear import LinearTokenizer
 from tok1d.models.tokenizer import Tokenizer
@@ -123,7 +123,7 @@ def test_numbers_on_real_frames(tmp_path):
         pytest.skip("there are no real frames beside the repository: ../shared/data/indian-roads")
     data = DataConfig(data=str(FRAMES / "train"), val_data=str(FRAMES / "val"))
     training, val = load_data(data, 64, tmp_path)
-    code = LinearTokenizer(64, 64).fit(whole_images(training))
+    code = LinearTokenizer(64, 64).fit(WholeImages(training))
     images = to_float(val.center_crops(range(len(val))))
     ids = code.encode(images)
     found = {k: psnr(images, code.decode_ids(ids[:, :k])) for k in (1, 8, 16, 32, 64)}

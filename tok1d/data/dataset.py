@@ -108,9 +108,19 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, 0, epoch)).permutation(count)
 
 
-def whole_images(images: ImageDataset, most: int = 5000) -> list[Tensor]:
-    """Images before any crop, uint8 [3, h, w] each, at most that many, evenly over the data set."""
-    return [torch.from_numpy(images[i].transpose(2, 0, 1).copy()) for i in images.evenly_spaced(most)]
+class WholeImages(Sequence[Tensor]):
+    """Images before any crop, uint8 [3, h, w] each, at most `most`, evenly over the data set; one in memory at
+    a time.
+    """
+
+    def __init__(self, images: ImageDataset, most: int = 5000):
+        self.images, self.chosen = images, images.evenly_spaced(most)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, i):
+        return torch.from_numpy(self.images[self.chosen[i]].transpose(2, 0, 1).copy())
 
 
 def to_float(images: Tensor) -> Tensor:

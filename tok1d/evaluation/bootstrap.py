@@ -12,7 +12,7 @@ A distance between sets is no mean over images, but nearly: it is resampled as t
 contributes (`tok1d.evaluation.distances`). Resampling the sets themselves would need a matrix decomposition
 each time, and would measure sets with 37 % fewer different images: such distances are larger, by a bias of
 their own, and spread more. How often the intervals hold the true value is measured by
-tests/test_bootstrap.py.
+tests/evaluation/test_bootstrap.py.
 
 Precision, recall, density and coverage are no means over images at all: theirs come from random halves of the
 images (`tok1d.evaluation.distances`).

@@ -15,17 +15,17 @@ One decomposition gives them all, where resampling needs one for each resample.
 
 Precision, recall, density and coverage: which images of one set lie among their neighbors in another.
 
-    near = Neighborhoods(real, made)      # features [N, D] and [M, D]
-    near.prdc()                         # of all images
-    near.prdc(some, others)             # of some of the real and of the made ones, without a new distance
-    near.random_halves()                          # of 100 random halves: for intervals
+    near = NearestNeighbors(real, made)    # features [N, D] and [M, D]
+    near.prdc()                            # of all images
+    near.prdc(some, others)                # of some of the real and of the made ones, without a new distance
+    near.random_halves()                   # of 100 random halves: for intervals
 
 An image's neighborhood is the ball that reaches its k-th nearest neighbor in its own set, so that every
 image has a say in what is found of the others. Thus the spread of these numbers is not that of a mean over
 images (such intervals hold a difference in recall 68 times out of 100), nor do images left out one by one
 show it (1.5 to 2 times too much). Random halves of the images do: given the whole, they are as uncertain as
 the whole is (Shao & Wu 1989, "A general theory for jackknife variance estimation"). How often intervals from
-them hold the true value is measured by tests/test_bootstrap.py.
+them hold the true value is measured by tests/evaluation/test_bootstrap.py.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ import torch
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import renamed
-from tok1d.config.registry import CHANGES_NO_NUMBER, METRICS, NUMBERS, asked_as
+from tok1d.config.registry import CHANGES_NO_NUMBER, METRICS, NUMBERS, QUANTIZERS, asked_as
 from tok1d.config.schema import DataConfig, EvalConfig, TokenizerConfig
-from tok1d.data.dataset import ImageDataset, load_data, load_images, whole_images
+from tok1d.data.dataset import ImageDataset, WholeImages, load_data, load_images
 from tok1d.data.sources import find_sources
 from tok1d.evaluation.bootstrap import Interval, deviations, interval_by_halves, interval_of_sum
 from tok1d.evaluation.card import same_card
@@ -178,10 +178,13 @@ def linear_results(
     config: EvalConfig,
     reference: ImageDataset | None,
 ) -> list[dict[str, Any]]:
-    """The numbers of the linear code of equal bits, fitted to the run's training images; [] without those.
+    """The numbers of the linear code of equal bits, fitted to the run's training images; [] without those,
+    and for continuous tokens, whose float32 bits nobody would store.
 
     Kept beside the decoded images: other runs on the same data find them there.
     """
+    if QUANTIZERS[tokenizer.quantizer].continuous:
+        return []
     try:
         training, _ = load_data(run.config(DataConfig), tokenizer.image_size, run.cache)
     except (ConfigError, OSError):
@@ -202,7 +205,7 @@ def linear_results(
     file = Path(run.cache) / f"linear-{key}.json"
     if not file.exists():
         tokens = math.ceil(max(counts) * bits / math.log2(math.prod(LEVELS)))
-        code = LinearTokenizer(tokenizer.image_size, tokens).fit(whole_images(training))
+        code = LinearTokenizer(tokenizer.image_size, tokens).fit(WholeImages(training))
         beside = LinearCode(code, counts, bits)
         own = config.model_copy(update={"token_counts": counts})
         found = evaluate(beside, images, own, reference=reference, cache=run.cache)

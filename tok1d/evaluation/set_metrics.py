@@ -2,7 +2,7 @@
 
 Features of images that pass by are streamed to files; those of real images are kept by fingerprint.
 
-number = set_numbers("rfid", real, made, resamples=1000)["rfid"]
+number = set_distances("rfid", real, made, resamples=1000)["rfid"]
 number.value, number.interval, number.parts.mean()  # the last is the first again
 """
 

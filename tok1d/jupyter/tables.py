@@ -149,7 +149,7 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def explanations(report: dict[str, Any]) -> list[dict[str, str]]:
-    """Rows, for `tables.table`, of what was not simply copied; alike tensors together."""
+    """Rows, for `show_table`, of what was not simply copied; alike tensors together."""
     groups = Counter(
         (re.sub(r"\.\d+\.", ".*.", row["name"]), row["status"], row["reason"])
         for row in report["tensors"]
@@ -161,7 +161,7 @@ def explanations(report: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def learning(run: Run) -> list[dict[str, Any]]:
-    """Rows, for `tables.table`, of which parameters of a trained run learned."""
+    """Rows, for `show_table`, of which parameters of a trained run learned."""
     path = run / "load_report.json"
     rows = json.loads(path.read_text()).get("parameters") if path.exists() else None
     return rows or [{"part": "trained before this was recorded"}]

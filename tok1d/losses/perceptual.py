@@ -34,7 +34,6 @@ from tok1d.models.weights import Weights, read_file
 
 VGG16_LAYERS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
 EARLY = 3  # maps of vgg_early: textures and edges, in half the time of all five
-VGG16_WIDTHS = (64, 128, 256, 512, 512)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 

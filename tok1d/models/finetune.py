@@ -140,8 +140,7 @@ def load_from_tokenizer(model: Tokenizer, start: StartConfig) -> dict[str, Any]:
     same_encoder(parent.config, model.config, start.init_from)
     state, rows = adapt(parent.state, parent.config, model)
     model.load_state_dict(state)
-    if parent.config.encoder == "vit":
-        model.encoder.freeze(start.encoder_freeze)
+    model.encoder.freeze(start.encoder_freeze)
     report = {name: getattr(model.config, name) for name in ("encoder_init", "encoder_size")}
     return report | fairness(model.config) | {
         "init_from": start.init_from, "network": like(parent.config) or "plain ViT",

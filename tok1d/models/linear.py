@@ -77,6 +77,9 @@ class LinearTokenizer(nn.Module):
         self.register_buffer("radix", torch.tensor(radix), persistent=False)
         self.register_buffer("bases", torch.tensor(self.levels), persistent=False)
 
+    def freeze(self, what: str) -> None:
+        """As `Encoder.freeze`: there is nothing here that learns."""
+
     # ---- images to ids and back ----
 
     def encode(self, images: Tensor, num_tokens: int | None = None) -> Tensor:

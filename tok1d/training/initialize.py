@@ -14,7 +14,7 @@ from torch import nn
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import StartConfig, TokenizerConfig, TrainConfig
-from tok1d.data.dataset import ImageDataset, whole_images
+from tok1d.data.dataset import ImageDataset, WholeImages
 from tok1d.distributed import is_main
 from tok1d.losses.frozen import loss_checkpoints
 from tok1d.models.encoder import Encoder
@@ -58,19 +58,18 @@ def initialize_model(
 ) -> None:
     """Give a freshly built `model` the weights it starts from, and freeze what is to stay.
 
-    A run that has begun takes its weights from its checkpoint. What `prepare_start` has proven of a file
-    (by its sha256) is not proven again. Random choices elsewhere are not disturbed. Raises `ConfigError`.
+    A run that has begun takes its weights from its checkpoint. What `check_initialization` has proven of a
+    file (by its sha256) is not proven again. Random choices elsewhere are not disturbed. Raises
+    `ConfigError`.
     """
-    linear = isinstance(model.encoder, LinearTokenizer)
     if run.begun:
-        if not linear:
-            model.encoder.freeze(start.encoder_freeze)
+        model.encoder.freeze(start.encoder_freeze)
     elif start.init_from:
         write_report(run, load_from_tokenizer(model, start))
-    elif linear:
+    elif isinstance(model.encoder, LinearTokenizer):
         if images is None:
             raise ConfigError("encoder=linear is fitted to images: give train() a data set of images")
-        model.encoder.fit(whole_images(images))
+        model.encoder.fit(WholeImages(images))
         write_report(run, LINEAR_REPORT)
     else:
         write_report(run, load_pretrained_encoder(model.encoder, model.config, start, read_report(run)))

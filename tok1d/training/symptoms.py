@@ -1,7 +1,7 @@
 """What the doctor looks for: one small function a diagnosis, from a run's records to a `Diagnosis` or None.
 
 All of them look at the last stretch of steps (`Case.tail`) and use medians, for single batches are noisy. The
-thresholds below separate the sick from the healthy runs of tests/test_doctor.py.
+thresholds below separate the sick from the healthy runs of tests/training/test_doctor.py.
 
 Each ends in its advice: parameters to type, chosen by what the run was trained with. `PLOTS` are the curves
 that show it. A diagnosis is complete with its name and meaning in `tok1d.config.registry.DIAGNOSES`.
