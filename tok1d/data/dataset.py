@@ -109,7 +109,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 class WholeImages(Sequence[Tensor]):
-    """Images before any crop, uint8 [3, h, w] each, read one at a time: at most `most`, evenly over the set."""
+    """Images before any crop, uint8 [3, h, w] each, read one at a time; at most `most` of them."""
 
     def __init__(self, images: ImageDataset, most: int = 5000):
         self.images, self.chosen = images, images.evenly_spaced(most)
