@@ -160,9 +160,10 @@ class Run:
     def finished(self) -> Run:
         """This run, if it is finished. Raises `RunError`."""
         if not self.done:
+            others = offered(self.path.parent.parent)
             raise RunError(
                 f"{self.path} is not a finished run: "
-                f"train it with 'tok1d run notebooks/train.ipynb -p run={self.name}'"
+                f"train it with 'tok1d run notebooks/train.ipynb -p run={self.name}'{others}"
             )
         return self
 
@@ -277,6 +278,18 @@ def writes() -> bool:
     return is_main()
 
 
+def newest_finished(outputs: str | Path) -> list[Run]:
+    """The finished runs of all sweeps, the newest first."""
+    done = sorted(Path(outputs).glob("*/*/done.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [Run(path.parent) for path in done]
+
+
+def offered(outputs: str | Path, most: int = 3) -> str:
+    """What to type for the newest finished runs instead, or nothing."""
+    found = [f"-p sweep={run.path.parent.name} -p run={run.name}" for run in newest_finished(outputs)[:most]]
+    return f"; the newest finished ones are {', '.join(found)}" if found else ""
+
+
 def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:
     """The named runs, or every finished one below `folder`, by name. Raises `RunError` if there is none."""
     if names:
@@ -285,6 +298,7 @@ def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:
         runs = [Run(done.parent) for done in sorted(Path(folder).glob("*/done.json"))]
     if not runs:
         raise RunError(
-            f"there is no finished run in {folder}: train one with 'tok1d run notebooks/train.ipynb'"
+            f"there is no finished run in {folder}: "
+            f"train one with 'tok1d run notebooks/train.ipynb'{offered(Path(folder).parent)}"
         )
     return [run.finished for run in runs]

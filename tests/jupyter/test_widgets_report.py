@@ -1,6 +1,7 @@
 """The slider and the report as a reader meets them: a real kernel, a real browser, a real JupyterLab."""
 
 import base64
+import io
 import os
 import re
 from pathlib import Path
@@ -116,6 +117,11 @@ def images(*shape: int) -> np.ndarray:
             "captions has token counts [5]",
         ),
         ((images(2, 8, 8, 3), {4: images(2, 8, 8, 3)}), {"start": 5}, "start=5 is not one of"),
+        (
+            (images(2, 8, 8, 3), {4: images(2, 8, 8, 3)}),
+            {"others": {"peer": {8: images(2, 8, 8, 3)}}},
+            "others['peer'] lacks token counts [4]",
+        ),
     ],
 )
 def test_slider_says_in_one_sentence_what_is_wrong(arguments, options, says):
@@ -144,8 +150,18 @@ def test_slider_takes_tensors_and_wraps_many_images():
     torch = pytest.importorskip("torch")
     ten = torch.zeros(10, 64, 64, 3, dtype=torch.uint8)
     assert TokenSlider(ten, {2: ten}).num_images == 10
-    assert widgets.compose(ten.numpy(), ten.numpy(), "2 tokens").size == (5 * 132 - 4, 4 * 152 - 4)  # 5 + 5
-    assert widgets.compose(images(1, 512, 1024, 3), images(1, 512, 1024, 3), "2 tokens").width == 256
+    two = {"original": ten.numpy(), "2 tokens": ten.numpy()}
+    assert widgets.compose(two).size == (5 * 132 - 4, 4 * 152 - 4)  # 5 + 5
+    assert widgets.compose(two | {"linear code": ten.numpy()}).size == (5 * 132 - 4, 6 * 152 - 4)
+    assert widgets.compose({"original": images(1, 512, 1024, 3)}).width == 256
+
+
+def test_slider_shows_another_code_in_a_row_of_its_own():
+    one, gray = images(1, 128, 128, 3), images(1, 128, 128, 3) + 90
+    slider = TokenSlider(one, {4: one}, others={"linear code": {4: gray}}, quality=100)
+    (shown,) = (np.array(Image.open(io.BytesIO(frame)).convert("RGB")) for frame in slider.frames)
+    assert shown.shape == (3 * 152 - 4, 128, 3)
+    assert (np.abs(shown[-128:].astype(int) - 90) < 4).all() and (shown[152 + 20 : 300] < 4).all()
 
 
 # ------------------------------------------------------------------------------------------ live curve

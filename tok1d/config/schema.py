@@ -301,6 +301,9 @@ class TrainConfig(LoopConfig, StartConfig, LossConfig):
     elastic_warmup_fraction: Float = Field(
         0.4, ge=0, le=1, description="share of steps before random prefixes"
     )
+    model_dtype: Literal["float32", "float16"] = Field(
+        "float32", description="numbers of the finished model's file; float16 halves it"
+    )
 
 
 class RunConfig(Config):

@@ -44,7 +44,6 @@ from tok1d.evaluation.workers import (
     devices_for,
     in_order,
 )
-from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import as_bytes
 
 
@@ -239,11 +238,8 @@ def give_back_memory() -> None:
 
 
 @torch.no_grad()
-def reconstruct(tokenizer: Tokenizer, images: Tensor, counts: tuple[int, ...]) -> dict[int, Tensor]:
-    """uint8 [B, 3, H, W] -> {token count: its reconstruction, uint8 [B, 3, H, W]}."""
-    tokenizer.eval()
-    originals = to_float(images.to(tokenizer.device))
-    return {
-        count: to_uint8(tokenizer.decode(tokenizer.encode_codes(originals, count).codes)).cpu()
-        for count in counts
-    }
+def reconstruct(tokenizer: Any, images: Tensor, counts: tuple[int, ...]) -> dict[int | None, Tensor]:
+    """uint8 [B, 3, H, W] -> {token count: its reconstruction, uint8 [B, 3, H, W]}, of anything measurable."""
+    measured = as_measurable(tokenizer, EvalConfig(token_counts=counts))
+    encoded = measured.encode(to_float(images.to(measured.device)))
+    return {at.num_tokens: to_uint8(measured.decode(at.codes)).cpu() for at in encoded}

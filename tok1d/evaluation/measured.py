@@ -93,8 +93,12 @@ class LinearCode:
 
     name = "linear code"
 
-    def __init__(self, code: LinearTokenizer, token_counts: tuple[int, ...], bits_per_token: float):
+    def __init__(
+        self, code: LinearTokenizer, token_counts: tuple[int, ...], bits_per_token: float, fitted_to: str
+    ):
+        """`fitted_to` is the fingerprint of images."""
         self.code, self.token_counts, self.bits_per_token = code, token_counts, bits_per_token
+        self.fitted_to = fitted_to
 
     def encode(self, images: Tensor, num_tokens: int) -> Digits:
         """images [B, 3, S, S] -> the digits that the bits of `num_tokens` tokens pay for."""

@@ -178,40 +178,43 @@ def linear_results(
     config: EvalConfig,
     reference: ImageDataset | None,
 ) -> list[dict[str, Any]]:
-    """The numbers of the linear code of equal bits, fitted to the run's training images; [] without those,
-    and for continuous tokens, whose float32 bits nobody would store.
+    """The numbers of the `linear_code` of equal bits, [] where there is none.
 
     Kept beside the decoded images: other runs on the same data find them there.
     """
-    if QUANTIZERS[tokenizer.quantizer].continuous:
+    code = linear_code(run, tokenizer, config.token_counts)
+    if code is None:
         return []
-    try:
-        training, _ = load_data(run.config(DataConfig), tokenizer.image_size, run.cache)
-    except (ConfigError, OSError):
-        return []
-    if len(training) < 2:
-        return []
-    counts = config.token_counts or tokenizer.token_counts
-    bits = tokenizer.bits_per_token
-    what: list[Any] = [
-        training.fingerprint,
-        images.fingerprint,
-        reference and reference.fingerprint,
-        counts,
-        bits,
-    ]
-    what += [config.model_dump(mode="json", exclude={"token_counts", *CHANGES_NO_NUMBER}), LINEAR_VERSION]
+    what: list[Any] = [code.fitted_to, images.fingerprint, reference and reference.fingerprint]
+    what += [code.token_counts, code.bits_per_token, LINEAR_VERSION]
+    what += [config.model_dump(mode="json", exclude={"token_counts", *CHANGES_NO_NUMBER})]
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     file = Path(run.cache) / f"linear-{key}.json"
     if not file.exists():
-        tokens = math.ceil(max(counts) * bits / math.log2(math.prod(LEVELS)))
-        code = LinearTokenizer(tokenizer.image_size, tokens).fit(WholeImages(training))
-        beside = LinearCode(code, counts, bits)
-        own = config.model_copy(update={"token_counts": counts})
-        found = evaluate(beside, images, own, reference=reference, cache=run.cache)
+        own = config.model_copy(update={"token_counts": code.token_counts})
+        found = evaluate(code, images, own, reference=reference, cache=run.cache)
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(found["results"]))
     return json.loads(file.read_text())
+
+
+def linear_code(run: Run, tokenizer: TokenizerConfig, counts: tuple[int, ...] = ()) -> LinearCode | None:
+    """The linear code of a tokenizer's bits at each count, fitted to the run's training images; None without
+    those, and beside continuous tokens, whose float32 bits nobody would store.
+    """
+    if QUANTIZERS[tokenizer.quantizer].continuous:
+        return None
+    try:
+        training, _ = load_data(run.config(DataConfig), tokenizer.image_size, run.cache)
+    except (ConfigError, OSError):
+        return None
+    if len(training) < 2:
+        return None
+    counts, bits = counts or tokenizer.token_counts, tokenizer.bits_per_token
+    tokens = math.ceil(max(counts) * bits / math.log2(math.prod(LEVELS)))
+    code = LinearTokenizer(tokenizer.image_size, tokens)
+    code.fit_once(WholeImages(training), training.fingerprint, Path(run.cache))
+    return LinearCode(code, counts, bits, training.fingerprint)
 
 
 def load_tokenizer(run: Run) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Tokens against JPEG, WebP and AVIF: quality at equal bytes, of the same images, in one plot.
+"""Tokens against JPEG, WebP, AVIF and a linear code: quality at equal bytes, of the same images, in one plot.
 
 A codec may shrink an image before it encodes it, by 1, 2, 4 or 8, and its files count whole, headers too:
 that is what storing the image takes. Tokens are counted as their bits.
@@ -18,11 +18,14 @@ from PIL import Image, features
 from torch import Tensor
 
 from tok1d.config.fields import ConfigError
+from tok1d.config.schema import TokenizerConfig
 from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.evaluation.card import card_id, protocol, same_card
+from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.image_metrics import psnr
-from tok1d.evaluation.runs import evaluation_images
+from tok1d.evaluation.runs import evaluation_images, linear_code
 from tok1d.evaluation.table import read_table
+from tok1d.figures.quality import LINE_TO_BEAT, LINEAR
 from tok1d.figures.series import counts_of, series_of
 from tok1d.figures.style import COLUMN, STYLE, Drawn, End, label_ends, look
 from tok1d.runs import Lacking, Run
@@ -79,7 +82,8 @@ def rate_distortion(runs: list[Run], images: ImageDataset, count: int = 24) -> D
                 equal = {name: at(points, point["bytes"]) for name, points in codecs.items()}
                 where = {"series": label, "line": "tokens", "run": str(run.path)}
                 drawn.append(where | measured | point | {"equal_bytes": equal})
-    return drawn + [{"series": n, "line": n} | measured | p for n, points in codecs.items() for p in points]
+    lines = codecs | {LINEAR: linear_points(runs, originals)}
+    return drawn + [{"series": n, "line": n} | measured | p for n, points in lines.items() for p in points]
 
 
 def draw_rate_distortion(drawn: Drawn) -> Figure:
@@ -91,9 +95,12 @@ def draw_rate_distortion(drawn: Drawn) -> Figure:
             points: dict[float, list[float]] = {}  # of each size, the seeds
             for d in sorted((d for d in drawn if d["series"] == label), key=lambda d: d["bytes"]):
                 points.setdefault(d["bytes"], []).append(d["psnr"])
-            ours = label not in CODECS
             x, y = list(points), [float(np.mean(values)) for values in points.values()]
-            style: dict[str, Any] = look(i) if ours else {"color": GREYS[label], "linestyle": DASHES[label]}
+            style: dict[str, Any] = look(i)
+            if label in CODECS:
+                style = {"color": GREYS[label], "linestyle": DASHES[label]}
+            elif label == LINEAR:
+                style = LINE_TO_BEAT
             axis.plot(x, y, **style)
             ends.append(End(label, x[-1], y[-1], style["color"]))
         axis.set_xscale("log", base=2)
@@ -116,6 +123,22 @@ def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
             quality = float(rows[rows["image"].isin(chosen)]["psnr"].mean())
         points.append({"num_tokens": row["num_tokens"], "bytes": row["bits"] / 8, "psnr": quality})
     return points
+
+
+def linear_points(runs: list[Run], originals: Tensor) -> list[dict[str, Any]]:
+    """uint8 [N, 3, H, W] -> bytes and PSNR of the linear code beside the run with most tokens; [] without."""
+    run = max(runs, key=lambda run: max(row["bits"] for row in run.evaluation["results"]))
+    line = linear_code(run, run.config(TokenizerConfig))
+    if line is None:
+        return []
+    restored = reconstruct(line, originals, line.token_counts)
+    return [
+        {
+            "num_tokens": count, "bytes": count * line.bits_per_token / 8,
+            "psnr": psnr(to_float(restored[count]), to_float(originals)).mean().item(),
+        }
+        for count in line.token_counts
+    ]  # fmt: skip
 
 
 def codec_points(originals: Tensor, name: str) -> list[dict[str, Any]]:

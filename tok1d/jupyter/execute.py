@@ -30,7 +30,7 @@ from tok1d.config.parse import (
     with_base,
 )
 from tok1d.config.schema import RunConfig
-from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
+from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError, newest_finished, offered
 from tok1d.system import no_space
 
 MARK = "# Parameters"  # first line of a parameters cell, and of the cell that papermill injects
@@ -60,7 +60,23 @@ def parameters(notebook: str) -> Params:
                 values[name] = ast.literal_eval(value)
             except ValueError:  # an expression, such as 3 * 128
                 values[name] = names[name]
-    return parse_notebook(notebook, params[0] | with_base(params[1]))
+    found = parse_notebook(notebook, params[0] | with_base(params[1]))
+    return found._replace(run=run_to_open(notebook, found.run))
+
+
+def run_to_open(notebook: str, config: RunConfig) -> RunConfig:
+    """The run, or the sweep, that a notebook reads. If none is named, and there is none of the default name,
+    the newest finished one, and a line that says so.
+    """
+    default = RunConfig(outputs=config.outputs)
+    newest = newest_finished(config.outputs)
+    named = {run.path if notebook in PER_RUN else run.path.parent for run in newest}
+    there = (config.folder if notebook in PER_RUN else config.folder.parent) in named
+    if notebook == "train" or config != default or there or not newest:
+        return config
+    run = newest[0]
+    print(f"There is no {config.folder} yet: this is {run.path}{offered(config.outputs)}.")
+    return default.model_copy(update={"sweep": run.path.parent.name, "run": run.name})
 
 
 def enter_project() -> None:
@@ -86,6 +102,8 @@ def execute(
         )
     run = Run(check_parameters(notebook, params).folder)
     folder = run.path if notebook.stem in PER_RUN else run.path.parent
+    if notebook.stem == "reconstruct":
+        run = run.finished
     if notebook.stem == "train" and run.done:
         print(
             f"{run.path} is finished, nothing to do: "
@@ -149,7 +167,7 @@ def check_parameters(notebook: Path, params: dict[str, Any]) -> RunConfig:
     """
     defaults = own_parameters(notebook)
     if notebook.stem in NOTEBOOKS:
-        return parse_notebook(notebook.stem, defaults | params).run
+        return run_to_open(notebook.stem, parse_notebook(notebook.stem, defaults | params).run)
     for name in params:
         if name not in defaults:
             raise ConfigError(unknown_name(name, defaults))

@@ -1,7 +1,5 @@
-"""What moves in a notebook: a slider over token counts, and a training curve that draws itself.
-
-Both are safe in a headless papermill run (no `ipywidgets.Output`, no `interact`, nothing that waits for a
-front end), and neither needs a kernel once shown: the slider is linked in the browser, the curve is a PNG.
+"""A slider over token counts. It is linked in the browser: it needs no kernel once shown, and a headless
+papermill run never waits for it (no `ipywidgets.Output`, no `interact`).
 """
 
 import base64
@@ -18,15 +16,13 @@ GAP = 4  # pixels between two images
 GRAY = (128, 128, 128, 255)  # labels: readable on a light and on a dark page
 
 
-# -------------------------------------------------------------------------------------------- token slider
-
-
 class TokenSlider(ipywidgets.VBox):
     """Originals above their reconstructions, with a slider over the number of tokens.
 
-    originals: uint8 [M, H, W, 3], array or tensor.
-    reconstructions: {number of tokens: uint8 [M, H, W, 3]}, shown in ascending order.
+    originals: uint8 [M, H, W, 3] or [M, 3, H, W], array or tensor.
+    reconstructions: {number of tokens: the same}, shown in ascending order.
     captions: {number of tokens: text} such as "32 tokens · 512 bits · PSNR 22.1 dB"; default "32 tokens".
+    others: {name: {number of tokens: the same}}, a further row each, such as another tokenizer's.
     start: the token count shown first; default the middle one.
     quality: WebP quality of the frames, 1 … 100.
 
@@ -44,6 +40,7 @@ class TokenSlider(ipywidgets.VBox):
         reconstructions: dict,
         captions: dict[int, str] | None = None,
         *,
+        others: dict[str, dict] | None = None,
         start: int | None = None,
         quality: int = 90,
     ):
@@ -51,19 +48,26 @@ class TokenSlider(ipywidgets.VBox):
         if not reconstructions:
             raise ValueError("reconstructions is empty: give {num_tokens: uint8 images [M, H, W, 3]}.")
         counts = sorted(reconstructions)
-        bottom = {n: _images(f"reconstructions[{n}]", reconstructions[n]) for n in counts}
-        for n, images in bottom.items():
-            if images.shape != top.shape:
-                raise ValueError(f"reconstructions[{n}] has shape {images.shape}, originals {top.shape}.")
+        below = [("", "reconstructions", reconstructions)]
+        below += [(name, f"others[{name!r}]", images) for name, images in (others or {}).items()]
+        rows: dict[int, dict[str, np.ndarray]] = {n: {"original": top} for n in counts}
+        for name, argument, images in below:
+            if missing := sorted(set(counts) - set(images)):
+                raise ValueError(f"{argument} lacks token counts {missing}.")
+            for n in counts:
+                row = _images(f"{argument}[{n}]", images[n])
+                if row.shape != top.shape:
+                    raise ValueError(f"{argument}[{n}] has shape {row.shape}, originals {top.shape}.")
+                rows[n][name or _tokens(n)] = row
         if unknown := sorted(set(captions or {}) - set(counts)):
             raise ValueError(f"captions has token counts {unknown} that reconstructions lacks ({counts}).")
         start = counts[len(counts) // 2] if start is None else start
-        if start not in bottom:
+        if start not in rows:
             raise ValueError(f"start={start} is not one of the token counts {counts}.")
 
         self.counts, self.start, self.num_images = counts, counts.index(start), len(top)
         self.captions = [(captions or {}).get(n, _tokens(n)) for n in counts]
-        self.frames = [_webp(compose(top, bottom[n], _tokens(n)), quality) for n in counts]
+        self.frames = [_webp(compose(rows[n]), quality) for n in counts]
         super().__init__(children=self._view())
 
     def _view(self) -> list[ipywidgets.Widget]:
@@ -136,22 +140,22 @@ _STYLE = """
 """
 
 
-def compose(originals: np.ndarray, reconstructions: np.ndarray, label: str) -> Image.Image:
-    """Twice uint8 [M, H, W, 3] → one RGBA picture: rows of originals above rows of reconstructions."""
-    m, height, width, _ = originals.shape
+def compose(rows: dict[str, np.ndarray]) -> Image.Image:
+    """uint8 [M, H, W, 3] by label → one RGBA picture, a row of images under each label."""
+    m, height, width, _ = next(iter(rows.values())).shape
     scale = max(1, round(TILE / height)) if max(height, width) <= 256 else 256 / max(height, width)
     size = (round(width * scale), round(height * scale))
     columns = max(1, min(m, (WIDEST + GAP) // (size[0] + GAP)))
     columns = -(-m // -(-m // columns))  # even rows: 10 images wrap as 5 + 5, never as 8 + 2
     font, strip = ImageFont.load_default(13), 20
 
-    row = strip + size[1]
-    picture = Image.new("RGBA", (columns * (size[0] + GAP) - GAP, -(-m // columns) * 2 * (row + GAP) - GAP))
+    row, lines = strip + size[1], len(rows) * -(-m // columns)
+    picture = Image.new("RGBA", (columns * (size[0] + GAP) - GAP, lines * (row + GAP) - GAP))
     draw = ImageDraw.Draw(picture)
     for block, first in enumerate(range(0, m, columns)):
-        for line, (name, images) in enumerate((("original", originals), (label, reconstructions))):
-            y = (2 * block + line) * (row + GAP)
-            draw.text((0, y + 2), name, GRAY, font)
+        for line, (label, images) in enumerate(rows.items()):
+            y = (len(rows) * block + line) * (row + GAP)
+            draw.text((0, y + 2), label, GRAY, font)
             for column, image in enumerate(images[first : first + columns]):
                 tile = Image.fromarray(image).resize(
                     size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
@@ -162,10 +166,12 @@ def compose(originals: np.ndarray, reconstructions: np.ndarray, label: str) -> I
 
 def _images(name: str, images) -> np.ndarray:
     """Array or tensor → uint8 array [M, H, W, 3], or a ValueError that names the argument."""
-    array = np.ascontiguousarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    if array.ndim == 4 and array.shape[1] == 3 != array.shape[3]:
+        array = array.transpose(0, 2, 3, 1)
     if array.ndim != 4 or array.shape[3] != 3 or not array.size or array.dtype != np.uint8:
         raise ValueError(f"{name} must be uint8 [M, H, W, 3], got {array.dtype} {list(array.shape)}.")
-    return array
+    return np.ascontiguousarray(array)
 
 
 def _tokens(n: int) -> str:
@@ -181,6 +187,3 @@ def _webp(picture: Image.Image, quality: int) -> bytes:
 def _picture(frame: bytes) -> ipywidgets.Image:
     layout = ipywidgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start")
     return ipywidgets.Image(value=frame, format="webp", layout=layout)
-
-
-# ------------------------------------------------------------------------------------------ training curve

@@ -25,9 +25,12 @@ free: the
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 LINEAR_VERSION = 1  # changes with what it computes
@@ -155,6 +158,20 @@ class LinearTokenizer(nn.Module):
         del rows
         mirrored = torch.where(columns_odd, -numbers, numbers)
         self._give_digits(torch.cat([numbers, mirrored]).T.contiguous())
+        return self
+
+    def fit_once(self, images: Sequence[Tensor], fingerprint: str, cache: Path) -> LinearTokenizer:
+        """`fit`, or what an earlier fit to the images of this fingerprint left in the folder `cache`."""
+        key = f"{self.image_size}px-{self.num_tokens}-{'.'.join(map(str, self.levels))}-{self.grid}"
+        file = cache / f"linear-{fingerprint}-{key}-v{LINEAR_VERSION}.safetensors"
+        if file.exists():
+            self.load_state_dict(load_file(file))
+            return self
+        self.fit(images)
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        save_file(self.state_dict(), temporary)
+        temporary.replace(file)
         return self
 
     def _choose_frequencies(self, images: Sequence[Tensor], odd: Tensor) -> None:

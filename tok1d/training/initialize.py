@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def initialize_model(
     elif isinstance(model.encoder, LinearTokenizer):
         if images is None:
             raise ConfigError("encoder=linear is fitted to images: give train() a data set of images")
-        model.encoder.fit(WholeImages(images))
+        model.encoder.fit_once(WholeImages(images), images.fingerprint, Path(run.cache))
         write_report(run, LINEAR_REPORT)
     else:
         write_report(run, load_pretrained_encoder(model.encoder, model.config, start, read_report(run)))

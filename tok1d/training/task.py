@@ -171,6 +171,8 @@ class TokenizerTask(Task[Tokenizer]):
     def save(self, weights: dict[str, Tensor], folder: Path) -> None:
         tokenizer = Tokenizer(self.tokenizer_config)
         tokenizer.load_state_dict(weights)
+        if self.config.model_dtype == "float16":
+            tokenizer.half()
         tokenizer.save_pretrained(folder)
 
     def load(self, run: Run) -> Tokenizer:

@@ -128,7 +128,7 @@ def loop(run: Run, task: Task[Model], data: TrainingData, on_log: Callable, stop
                 raise Stopped(f"stopped at step {state.step}; the same command continues from there")
     save_model(run, state)
     run.write_manifest({"train": data.fingerprint}, logbook.seconds, task.provenance)
-    return state.ema.eval()
+    return task.load(run).to(accelerator.device) if is_main() else state.ema.eval()
 
 
 def restore(run: Run, state: State) -> bool:
