@@ -62,13 +62,10 @@ def plain(tmp_path):
     return write
 
 
-# Which files `pytest -n 2` starts with, so that neither worker has a long one left at the end. The tests of a
-# file stay in one worker, and with them the runs they share; both files that start a Slurm are one group.
-SLOW = ["test_notebooks", "test_sweep", "test_slurm", "test_sweep_slurm", "test_processes", "test_train"]
+# Which files `pytest -n 3 --dist loadfile` starts with, so that no worker has a long one left at the end. The
+# tests of a file stay in one worker, and with them the runs they share.
+SLOW = ["test_processes", "test_sweep", "test_notebooks", "test_train", "test_sweep_slurm", "test_slurm"]
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in item.path.stem else item.path.stem))
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))

@@ -125,7 +125,7 @@ def execute(
             papermill.execute_notebook(
                 notebook, running, params, kernel_name="python3", progress_bar=False, cwd=str(Path.cwd()),
                 stdout_file=out, stderr_file=out, autosave_cell_every=30, coalesce_streams=True,
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )  # fmt: skip
         except PapermillExecutionError as error:
             keep_failed(running, failed)
