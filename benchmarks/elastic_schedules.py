@@ -37,7 +37,7 @@ from tok1d.training.optim import build_optimizers, set_learning_rate
 from tok1d.training.task import sample_num_tokens, tokenizer_groups
 
 DEFAULTS = dict(
-    image_size=64, patch_size=16, encoder_size="nano", decoder_size="nano", num_latent_tokens=32,
+    image_size=64, encoder="vit", patch_size=16, num_latent_tokens=32,
     elastic=True, toy_images=1000, toy_val_images=64, steps=300, batch_size=16, optimizer="muon",
     warmup_steps=30,
 )  # fmt: skip

@@ -86,12 +86,7 @@ def with_peak(function: Callable, *arguments: Any) -> tuple[Any, float]:
 def build(size: int) -> Tokenizer:
     torch.manual_seed(0)
     config = TokenizerConfig(
-        image_size=size,
-        patch_size=16,
-        encoder_size="nano",
-        decoder_size="nano",
-        num_latent_tokens=64,
-        elastic=True,
+        image_size=size, encoder="vit", patch_size=16, num_latent_tokens=64, elastic=True
     )
     tokenizer = Tokenizer(config).eval()
     with torch.no_grad():  # the pixel head starts at 0

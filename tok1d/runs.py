@@ -40,7 +40,7 @@ from typing import Any, TypeVar
 import yaml
 
 from tok1d.config.fields import Config, ConfigError
-from tok1d.config.parse import configs_of, renamed
+from tok1d.config.parse import BEFORE, configs_of, renamed
 from tok1d.config.schema import RunConfig, fields
 from tok1d.environment import describe_environment
 from tok1d.system import locked, replacing
@@ -128,7 +128,7 @@ class Run:
 
     @property
     def params(self) -> dict[str, Any]:
-        return renamed(yaml.safe_load(self._read("params.yaml")))
+        return BEFORE | renamed(yaml.safe_load(self._read("params.yaml")))
 
     @property
     def done(self) -> bool:

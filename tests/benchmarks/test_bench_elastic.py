@@ -15,7 +15,7 @@ TINY = "image_size=16 patch_size=8 num_latent_tokens=4 steps=2 batch_size=2 toy_
 
 
 def test_schedules_do_what_they_say():
-    tokenizer, train = TokenizerConfig(elastic=True, num_latent_tokens=32), TrainConfig(steps=1000)
+    tokenizer, train = TokenizerConfig(encoder="vit", num_latent_tokens=32), TrainConfig(steps=1000)
     drawn = {s.label: [s.count(step, tokenizer, train) for step in range(1000)] for s in SCHEDULES}
     powers = {1, 2, 4, 8, 16, 32}
     for label, share in {"at step 0": 0, "after 10 %": 100, "after 40 %": 400, "never": 1000}.items():

@@ -47,7 +47,7 @@ def sentence(**params) -> str:
         ("beta1", 1, "must be less than 1, got 1: for example type beta1=0.9"),
         ("max_unreadable", "5%", "must be a number, got '5%': for example type max_unreadable=0.01"),
         ("seed", 2**31, "must be less than 2147483648"),
-        ("image_size", 100, "image_size=100 is no multiple of patch_size=16: type image_size=96"),
+        ("patch_size", 12, "image_size=64 is no multiple of patch_size=12: type image_size=60"),
         ("quantizer", "fsqs", f"{', '.join(QUANTIZERS)}, got 'fsqs': for example type quantizer=fsq"),
         ("quantizer", 3, f"must be one of {', '.join(QUANTIZERS)}, got 3"),
         ("encoder_size", "b", "one of nano, T, S, B, L, got 'b': for example type encoder_size=B"),

@@ -16,7 +16,7 @@ from browser import chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
 from workbench import ENV, REPO, TINY, command, tok1d_run, train_tiny
 
 from tok1d.cli import main
-from tok1d.config.parse import assigned, parse_notebook, parse_train, read_params
+from tok1d.config.parse import assigned, configs_of, parse, parse_train, read_params
 from tok1d.figures.draw import FIGURES
 from tok1d.figures.quality import LINEAR
 from tok1d.runs import Run
@@ -217,7 +217,7 @@ def test_shape_of_a_notebook(path):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_parameters_cell_repeats_the_defaults_of_the_schema(path):
-    assert parse_notebook(path.stem, defaults(path.stem)) == parse_notebook(path.stem, {})
+    assert parse(defaults(path.stem), *configs_of(path.stem)) == parse({}, *configs_of(path.stem))
 
 
 def test_params_are_those_of_a_run(tmp_path, capsys, monkeypatch):
@@ -232,12 +232,12 @@ def test_params_are_those_of_a_run(tmp_path, capsys, monkeypatch):
 
 def test_quickstart_is_what_the_train_notebook_does_by_itself():
     quickstart = yaml.safe_load((REPO / "params" / "quickstart.yaml").read_text())
-    assert parse_train(quickstart) == parse_train(defaults("train"))
+    assert parse_train(quickstart) == parse_train({})
 
 
 @pytest.mark.parametrize("path", sorted((REPO / "params").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_params_file_is_valid(path):
-    parse_train(defaults("train") | read_params(path))
+    parse_train(read_params(path))
 
 
 def defaults(notebook: str) -> dict:

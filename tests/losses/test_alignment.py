@@ -53,7 +53,7 @@ def photos(frames, side: int) -> torch.Tensor:
 def test_the_backbone_is_its_librarys_at_its_own_patch_size(real_weights, frames):
     """Fed 224 px in patches of 14, which are the tokenizer's 256 px in patches of 16."""
     file = real_weights / "dinov2_vits14_imgfocus.pth"
-    tokenizer = Tokenizer(TokenizerConfig(**TINY | dict(image_size=256, patch_size=16)))
+    tokenizer = Tokenizer(TokenizerConfig(**TINY | dict(image_size=256, encoder="vit", patch_size=16)))
     config = LossConfig(align_size="S", align_checkpoint=str(file), align_weight=1)
     alignment = build_alignment(config, tokenizer)
     assert alignment.provenance["name"] == "vit_small_patch14_dinov2" and alignment.provenance[

@@ -35,7 +35,14 @@ def roads(count: int, size: int = 32, start: int = 0) -> Roads:
 
 def build(**config) -> Tokenizer:
     torch.manual_seed(0)
-    small = dict(image_size=32, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=8)
+    small = dict(
+        image_size=32,
+        encoder="vit",
+        patch_size=8,
+        encoder_size="nano",
+        decoder_size="nano",
+        num_latent_tokens=8,
+    )
     tokenizer = Tokenizer(TokenizerConfig(**small | {"elastic": True} | config)).eval()
     with torch.no_grad():  # the pixel head starts at 0
         for p in tokenizer.decoder.parameters():

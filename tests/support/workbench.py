@@ -10,7 +10,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 CI = bool(os.environ.get("CI"))
 TINY = dict(
-    image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4,
+    image_size=16, encoder="vit", patch_size=8, encoder_size="nano", decoder_size="nano", num_latent_tokens=4,
     elastic="true", toy_images=40, toy_val_images=12, steps=12, batch_size=4, log_every=2, checkpoint_every=5,
 )  # fmt: skip
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "TOK1D_HEADLESS": "1"}

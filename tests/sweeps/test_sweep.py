@@ -30,7 +30,7 @@ def test_each_run_has_its_device_and_again_there_is_nothing_to_do(tmp_path):
         assert gpu != other or end <= begin  # one at a time
     assert "3 of 3 runs are finished" in said and (tmp_path / "outputs/tiny/ablation.ipynb").exists()
     lines = (tmp_path / "outputs/tiny/results.csv").read_text().splitlines()
-    assert len(lines) == 1 + 3 * 3 and ",seed," in lines[0]
+    assert len(lines) == 1 + 3 + 3 * 3 and ",seed," in lines[0]  # the linear code's, then those of three runs
     before = {run.name: (run / "done.json").stat().st_mtime_ns for run in runs}
     assert "nothing to do" in finish(file)
     assert "was started with steps=12, not 13: type another run" in refused(file, "-p", "steps=13")

@@ -103,6 +103,14 @@ def parse_notebook(notebook: str, params: dict[str, Any]) -> Params:
     return NOTEBOOKS[notebook](*parse(params, *configs_of(notebook)))
 
 
+def without_defaults(notebook: str, cell: dict[str, Any]) -> dict[str, Any]:
+    """The values of a shipped notebook's parameters cell, but for those that repeat a default. They stand
+    there to be read: some defaults depend on which others were told.
+    """
+    known = fields(*configs_of(notebook))
+    return {n: v for n, v in cell.items() if n not in known or v != known[n].default}
+
+
 def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Any, ...]:
     """Sort flat parameters into `classes`: one of each, in order.
 
@@ -135,6 +143,9 @@ def renamed(params: dict[str, Any], warn: bool = False) -> dict[str, Any]:
         if warn:
             print(f"tok1d: {old} is called {new} now: type {new}={_shown(params[old])}", file=sys.stderr)
     return {RENAMED.get(name, name): value for name, value in params.items()}
+
+
+BEFORE = {"encoder": "vit", "decoder_refine": "none"}  # what run folders and models had before they said so
 
 
 def check_counts(configs: Iterable[Config]) -> None:
@@ -277,10 +288,11 @@ def assigned(cells: list[str]) -> dict[str, ast.expr]:
 
 
 def own_parameters(notebook: Path) -> dict[str, Any]:
-    """What the parameters cell of a notebook assigns."""
+    """What the parameters cell of a notebook assigns; of a shipped one `without_defaults`."""
     cells = json.loads(notebook.read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    return {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
+    found = {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
+    return without_defaults(notebook.stem, found) if notebook.stem in NOTEBOOKS else found
 
 
 def described(config: Config) -> str:

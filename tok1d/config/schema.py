@@ -40,12 +40,20 @@ ROTATED = quantizers_where(lambda q: q.rotation_trick)
 ENTROPIC = quantizers_where(lambda q: "entropy" in q.losses)
 
 
+# What a tokenizer with a linear encoder can be told too; anything else asks for a ViT
+OF_LINEAR_TOO = {"image_size", "encoder", "num_latent_tokens", "elastic", "decoder_refine", "fsq_levels"}
+
+
 class TokenizerConfig(Config):
-    """The network. Sizes are timm's ViTs; `nano` (width 128, 2 blocks) is for CPUs."""
+    """The network. Sizes are timm's ViTs; `nano` (width 128, 2 blocks) is for CPUs.
+
+    Unless `encoder` is told, it is `vit` once anything is asked that only a ViT tokenizer has, such as
+    `encoder_init` or `patch_size`. Unless `decoder_refine` is told, a ViT tokenizer has none.
+    """
 
     image_size: Int = Field(64, ge=8, le=2048, description="side of the square images, in pixels")
     encoder: Literal["vit", "linear"] = Field(
-        "vit", description="vit, or linear: the ids of a linear code that is fitted to the training images"
+        "linear", description="linear: ids of a linear code that is fitted to the training images, or vit"
     )
     patch_size: Int = Field(16, ge=2, le=64, description="side of a ViT patch, in pixels")
     encoder_size: Size = Field("nano", description="ViT encoder: nano, T, S, B or L")
@@ -61,7 +69,7 @@ class TokenizerConfig(Config):
         "patch", description="patch: one linear map a patch; cnn: VQGAN's convolutional decoder"
     )
     decoder_refine: Literal["none", "nano", "small", "base"] = Field(
-        "none", description="size of the convolutional network that refines decoded pixels"
+        "small", description="size of the convolutional network that refines decoded pixels, or none"
     )
     cnn_channels: Int = Field(128, ge=32, le=1024, multiple_of=32, description="channels at full resolution")
     cnn_multipliers: Counts = Field((1, 1, 2, 2, 4), description="times as many, from full resolution down")
@@ -88,11 +96,19 @@ class TokenizerConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _base_unless_told(cls, values: Any) -> Any:
-        """Pretrained encoders are Base unless a size is given: it is the one size that all of them have."""
-        if isinstance(values, dict) and values.get("encoder_init", "random") != "random":
-            return {"encoder_size": "B"} | values
-        return values
+    def _unless_told(cls, values: Any) -> Any:
+        """Defaults that depend on others. Pretrained encoders are Base: all of them have that size."""
+        if not isinstance(values, dict):
+            return values
+        fields, untold = cls.model_fields, {}
+        asked = {name for name, value in values.items() if name in fields and value != fields[name].default}
+        if asked - OF_LINEAR_TOO:
+            untold["encoder"] = "vit"
+        if (untold | values).get("encoder") == "vit":
+            untold["decoder_refine"] = "none"
+        if values.get("encoder_init", "random") != "random":
+            untold["encoder_size"] = "B"
+        return untold | values
 
     @model_validator(mode="after")
     def _fits(self) -> TokenizerConfig:
@@ -102,7 +118,7 @@ class TokenizerConfig(Config):
                 f"leave one out"
             )
         size, patch = self.image_size, self.patch_size
-        if size % patch:
+        if self.encoder == "vit" and size % patch:
             near = max(-(-8 // patch), min(round(size / patch), 2048 // patch)) * patch
             raise ValueError(
                 f"image_size={size} is no multiple of patch_size={patch}: type image_size={near}"
@@ -110,7 +126,7 @@ class TokenizerConfig(Config):
         if self.encoder == "linear" and (self.quantizer != "fsq" or self.encoder_init != "random"):
             raise ValueError(
                 "encoder=linear has ids of FSQ's levels and no network: "
-                "type quantizer=fsq encoder_init=random"
+                "type quantizer=fsq encoder_init=random, or encoder=vit"
             )
         doublings = len(self.cnn_multipliers) - 1
         if self.decoder_head == "cnn" and 2**doublings != patch:
@@ -216,8 +232,8 @@ class LossConfig(Config):
         description="lpips, vgg, vgg_early (its first three maps), or timm:NAME of a convolutional network",
     )
     perceptual_weight: Float = Field(0.0, ge=0, description="weight of the perceptual loss")
-    perceptual_token_power: Float = Field(
-        0.0, ge=0, le=2, description="weighs it by (tokens / K) to this power: few tokens know no texture"
+    perceptual_from_tokens: Int = Field(
+        1, ge=1, description="token count from which it has its whole weight; fewer have it in proportion"
     )
     perceptual_checkpoint: Text = Field("", description="local file of its network; empty: from the hub")
     quantizer_weight: Float = Field(1.0, ge=0, description="weight of the quantizer's own loss")
@@ -249,7 +265,7 @@ class LoopConfig(Config):
     """The training loop, of whatever task; see `tok1d.training.train`. Its seed fixes every random choice."""
 
     steps: Int = Field(1200, ge=1, description="optimizer steps")
-    batch_size: Int = Field(32, ge=1, description="images a step, over all processes and accumulated parts")
+    batch_size: Int = Field(16, ge=1, description="images a step, over all processes and accumulated parts")
     grad_accum_steps: Int = Field(1, ge=1, description="parts that a batch is computed in, to save memory")
     lr: Float = Field(1e-3, gt=0, le=1, description="peak learning rate")
     warmup_steps: Int = Field(100, ge=0, description="steps of linear warm-up, before the cosine to 0")
@@ -299,7 +315,7 @@ class TrainConfig(LoopConfig, StartConfig, LossConfig):
     """The training of a tokenizer; see `tok1d.training.task`."""
 
     elastic_warmup_fraction: Float = Field(
-        0.4, ge=0, le=1, description="share of steps before random prefixes"
+        0.4, ge=0, le=1, description="share of steps before random prefixes; a linear encoder needs none"
     )
     model_dtype: Literal["float32", "float16"] = Field(
         "float32", description="numbers of the finished model's file; float16 halves it"

@@ -28,6 +28,7 @@ from tok1d.config.parse import (
     parse_notebook,
     unknown_name,
     with_base,
+    without_defaults,
 )
 from tok1d.config.schema import RunConfig
 from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError, newest_finished, offered
@@ -60,7 +61,7 @@ def parameters(notebook: str) -> Params:
                 values[name] = ast.literal_eval(value)
             except ValueError:  # an expression, such as 3 * 128
                 values[name] = names[name]
-    found = parse_notebook(notebook, params[0] | with_base(params[1]))
+    found = parse_notebook(notebook, without_defaults(notebook, params[0]) | with_base(params[1]))
     return found._replace(run=run_to_open(notebook, found.run))
 
 

@@ -72,7 +72,7 @@ Terms = dict[str, Tensor]  # detached 0-d tensors, by the name they are logged u
 class Objective(nn.Module):
     def __init__(self, tokenizer: Tokenizer, config: TrainConfig):
         super().__init__()
-        self.config, self.num_tokens = config, tokenizer.config.num_latent_tokens
+        self.config = config
         self.perceptual = build_perceptual(config) if config.perceptual_weight else None
         self.discriminator = build_discriminator(config) if config.adversarial_weight else None
         self.alignment = build_alignment(config, tokenizer) if config.align_weight else None
@@ -97,7 +97,7 @@ class Objective(nn.Module):
         the term `loss`; that of the scalar itself means nothing.
         """
         pixels = output.images.detach().float().requires_grad_()
-        loss, terms = self.reconstruction(pixels, images, output.codes.shape[1] / self.num_tokens)
+        loss, terms = self.reconstruction(pixels, images, output.codes.shape[1])
         (gradient,) = torch.autograd.grad(loss, pixels)
         if self.discriminator is not None and self.playing(step):
             adversarial = hinge_generator(self.discriminator(pixels))
@@ -116,16 +116,18 @@ class Objective(nn.Module):
         surrogate = (output.images * gradient.to(output.images.dtype)).sum() + rest
         return surrogate, {name: term.detach() for name, term in terms.items()}
 
-    def reconstruction(self, pixels: Tensor, images: Tensor, share: float = 1.0) -> tuple[Tensor, Terms]:
-        """Pixel and perceptual losses of two [B, 3, H, W]: their weighted sum, and each by its name. `share`
-        of all tokens made the reconstruction.
+    def reconstruction(
+        self, pixels: Tensor, images: Tensor, num_tokens: int | None = None
+    ) -> tuple[Tensor, Terms]:
+        """Pixel and perceptual losses of two [B, 3, H, W], the first made of `num_tokens` tokens (None: of
+        all): their weighted sum, and each by its name.
         """
         terms = pixel_terms(pixels, images, self.config)
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(pixels, images)
         weights = {name: getattr(self.config, f"{name}_weight") for name in terms}
-        if "perceptual" in weights:
-            weights["perceptual"] *= share**self.config.perceptual_token_power
+        if "perceptual" in weights and num_tokens is not None:
+            weights["perceptual"] *= min(1.0, num_tokens / self.config.perceptual_from_tokens)
         weighted = [weights[name] * term for name, term in terms.items()]
         return sum(weighted, pixels.sum() * 0), terms
 

@@ -6,6 +6,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from tok1d.config.parse import BEFORE
 from tok1d.config.schema import TokenizerConfig
 from tok1d.models.decoder import Decoded, Decoder
 from tok1d.models.encoder import Encoder
@@ -29,7 +30,10 @@ class Tokenizer(
     library_name="tok1d",
     tags=["image-tokenizer", "1d-tokenizer"],
     coders={
-        TokenizerConfig: (lambda config: config.model_dump(mode="json"), lambda data: TokenizerConfig(**data))
+        TokenizerConfig: (
+            lambda config: config.model_dump(mode="json"),
+            lambda data: TokenizerConfig(**BEFORE | data),
+        )
     },
 ):
     """Images are float tensors [B, 3, H, W] in 0 … 1 (RGB), tokens are int64 [B, K] in 0 … codebook_size - 1.

@@ -15,6 +15,7 @@ from tok1d.config.parse import renamed
 from tok1d.config.registry import CHANGES_NO_NUMBER
 from tok1d.config.schema import EvalConfig
 from tok1d.evaluation.card import card_id, protocol
+from tok1d.figures.quality import LINEAR
 from tok1d.figures.series import series_of
 from tok1d.runs import Run, RunError
 from tok1d.sweeps.plan import Cell, Plan, SweepConfig, marks
@@ -110,25 +111,24 @@ def write_failures(plan: Plan, failed: dict[str, str]) -> None:
 
 def results(plan: Plan) -> list[dict[str, Any]]:
     """A row for each finished run and token count: its line in figures, what sets it apart, numbers, folder,
-    and `card`, the same for numbers that were measured alike.
+    and `card`, the same for numbers that were measured alike. Before them the linear code of equal bits.
     """
     cells = [cell for cell in plan.cells if (cell.run / "done.json").exists()]
     names = varying(plan.cells)
     lines = {run.name: label for label, members in series_of([c.run for c in cells]) for run in members}
-    rows = []
+    line_to_beat: dict[int, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
     for cell in cells:
         evaluation = cell.run.evaluation
-        card = card_id(protocol(evaluation["card"]))
+        measured = {"card": card_id(protocol(evaluation["card"])), "path": str(cell.run.path)}
+        differs = {name: cell.params.get(name) for name in names}
+        for numbers in evaluation.get("linear_code") or ():
+            row = {"run": cell.name, "series": LINEAR} | dict.fromkeys(names) | numbers | measured
+            line_to_beat.setdefault(numbers["num_tokens"], row)
         for numbers in evaluation["results"]:
-            differs = {name: cell.params.get(name) for name in names}
-            row = (
-                {"run": cell.name, "series": lines[cell.name]}
-                | differs
-                | numbers
-                | {"card": card, "path": str(cell.run.path)}
-            )
-            rows.append({name: flat(value) for name, value in row.items()})
-    return rows
+            rows.append({"run": cell.name, "series": lines[cell.name]} | differs | numbers | measured)
+    rows = [line_to_beat[count] for count in sorted(line_to_beat)] + rows
+    return [{name: flat(value) for name, value in row.items()} for row in rows]
 
 
 def varying(cells: list[Cell]) -> list[str]:

@@ -34,7 +34,7 @@ def redraw_all(outputs: Path, params: dict[str, Any]) -> int:
     """Execute the figures notebook for each folder of finished runs, and draw published figures of numbers
     again from their JSON. One sweep that cannot be drawn does not keep others; returns an exit status.
     """
-    sweeps = sorted({done.parents[1] for done in outputs.glob("*/*/done.json")})
+    sweeps = sorted({done.parents[1] for done in outputs.glob("*/*/done.json")} - {outputs / PUBLISHED.name})
     failed = 0
     for sweep in sweeps:
         try:

@@ -118,7 +118,7 @@ def fix_under_trained(params: Params) -> list[str]:
     if params["decoder_refine"] == "none":
         tips.append("decoder_refine=small")
     if params["encoder"] == "vit":
-        tips.append("encoder=linear decoder_refine=small elastic_warmup_fraction=0, to start from that code")
+        tips.append("encoder=linear decoder_refine=small, to start from that code")
     return tips
 
 

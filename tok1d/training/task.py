@@ -285,7 +285,8 @@ def tokenizer_groups(
 
 def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig) -> int:
     """How many tokens step `step` keeps: all K, or once an elastic tokenizer has learned to use them a random
-    prefix.
+    prefix. Those of a linear encoder are in order from the start; there large counts, in which more can be
+    refined, are drawn more often (1 + log2 of the count).
 
     Counts are drawn from 1, 2, 4 … K (nested dropout, Rippel et al. 2014; powers of two as in FlexTok,
     arXiv:2502.13967). All tokens for the first 40 % of the steps is the best of the schedules tried: toy
@@ -293,6 +294,11 @@ def sample_num_tokens(step: int, tokenizer: TokenizerConfig, config: TrainConfig
     after 10 % 20.28, from step 0 20.27 dB. `python -m benchmarks.elastic_schedules` draws the loss against
     the step: outputs/published/elastic-schedules.png.
     """
-    if not tokenizer.elastic or step < config.elastic_warmup_fraction * config.steps:
+    learned, counts = tokenizer.encoder == "vit", tokenizer.token_counts
+    if not tokenizer.elastic or (learned and step < config.elastic_warmup_fraction * config.steps):
         return tokenizer.num_latent_tokens
-    return int(np.random.default_rng((config.seed, 2, step)).choice(tokenizer.token_counts))
+    random = np.random.default_rng((config.seed, 2, step))
+    if learned:
+        return int(random.choice(counts))
+    often = 1 + np.log2(counts)
+    return int(random.choice(counts, p=often / often.sum()))
