@@ -1,6 +1,7 @@
 # make demo   train on the built-in toy roads, reconstruct, ablate, draw: outputs/demo/report.html
 # make test   format, lint, unit tests, every notebook, the report in a browser
-# make lab    JupyterLab          make lint   format, lint, types only         make bench   speed and memory
+# make lab    JupyterLab, at a trained tokenizer      make lint   format, lint, types only         make bench   speed and memory
+# make shipped   train the tokenizer in outputs/published again, an hour on two CPU cores
 # make figures   draw every figure again: of all sweeps in outputs/, and the published ones
 # Each sets up .venv first, with the pinned requirements.txt; needs Python 3.11 or newer.
 
@@ -11,7 +12,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export MPLBACKEND := Agg
 DEMO := -f params/demo.yaml
 
-.PHONY: demo figures test lab lint bench env clean
+.PHONY: demo figures shipped test lab lint bench env clean
 env: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -39,6 +40,12 @@ demo: env
 	@tok1d report outputs/demo
 	@echo "figures: outputs/demo/figures/    runs: outputs/demo/elastic-64/ outputs/demo/fixed-16/"
 	@echo "open outputs/demo/report.html"
+
+SHIPPED := outputs/published/toy-roads-64px
+shipped: env
+	@tok1d run notebooks/train.ipynb -f params/shipped.yaml
+	@tok1d run notebooks/reconstruct.ipynb -p sweep=published -p run=toy-roads-64px -p show_images=8
+	@mkdir -p $(SHIPPED)/figures && cp $(SHIPPED)/recon/*.png $(SHIPPED)/recon/*.json $(SHIPPED)/figures/
 
 figures: env
 	@tok1d figures outputs

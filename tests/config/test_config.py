@@ -101,14 +101,32 @@ def test_every_field_says_something_useful_about_nonsense(name):
     assert f": for example type {name}=" in text and not text.endswith("=")
 
 
+def test_what_only_a_vit_has_asks_for_one():
+    """Unless the encoder is told; a repeated default asks for nothing."""
+    assert TokenizerConfig().encoder == "linear" and TokenizerConfig().decoder_refine == "small"
+    for asked in (
+        dict(quantizer="vq"),
+        dict(encoder_init="dinov2"),
+        dict(patch_size=8),
+        dict(encoder_size="S"),
+    ):
+        config = TokenizerConfig(**asked)
+        assert (config.encoder, config.decoder_refine) == ("vit", "none"), asked
+        assert TokenizerConfig(**asked, decoder_refine="nano").decoder_refine == "nano"
+    assert TokenizerConfig(encoder="vit").decoder_refine == "none"
+    assert TokenizerConfig(encoder="linear", patch_size=8).encoder == "linear"
+    assert TokenizerConfig(**TokenizerConfig().model_dump()) == TokenizerConfig()
+    assert TokenizerConfig(patch_size=16, quantizer="fsq", num_latent_tokens=8).encoder == "linear"
+
+
 def test_suggested_image_size_is_always_accepted():
     for patch in range(2, 65):
         for size in range(8, 2049, 37):
             try:
-                TokenizerConfig(image_size=size, patch_size=patch)
+                TokenizerConfig(image_size=size, encoder="vit", patch_size=patch)
             except ValidationError as error:
                 suggestion = int(str(error).split("type image_size=")[1].split()[0])
-                TokenizerConfig(image_size=suggestion, patch_size=patch)
+                TokenizerConfig(image_size=suggestion, encoder="vit", patch_size=patch)
                 assert abs(suggestion - size) < patch
 
 

@@ -145,6 +145,22 @@ def test_missing_notebook_and_missing_run_say_what_to_type(tmp_path):
     ).stderr  # fmt: skip
 
 
+def test_a_notebook_without_its_run_opens_the_newest_finished_one(sweep, tmp_path):
+    """If none was named; one that was named is refused, and the newest are offered, and no folder is left."""
+    shutil.copytree(sweep, tmp_path / "mine")
+    (tmp_path / "mine" / "fixed" / "done.json").touch()
+    mine = tok1d_run("reconstruct", tmp_path)
+    assert mine.returncode == 0, mine.stderr
+    assert (
+        f"this is {tmp_path}/mine/fixed; the newest finished ones are -p sweep=mine -p run=fixed"
+        in mine.stdout
+    )
+    assert not (tmp_path / "runs").exists()
+    named = tok1d_run("reconstruct", tmp_path, run="other")
+    assert named.returncode == 1 and "-p sweep=mine -p run=fixed, -p sweep=mine -p run=" in named.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 # ---------------------------------------------------------------------------------------------- in a browser
 
 

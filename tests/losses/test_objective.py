@@ -87,6 +87,16 @@ def test_start_step_and_ramp():
     assert without.adversarial_weight(10) == pytest.approx(0.1)
 
 
+def test_few_tokens_have_a_share_of_the_perceptual_loss():
+    config = TrainConfig(l2_weight=0, perceptual_weight=0.5, perceptual_from_tokens=16)
+    objective = Objective(Tokenizer(SMALL), TrainConfig())
+    objective.config, objective.perceptual = config, lambda a, b: (a - b).abs().mean()
+    a, b = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    whole = 0.5 * (a - b).abs().mean()
+    for count, share in {None: 1, 64: 1, 16: 1, 4: 1 / 4, 1: 1 / 16}.items():
+        torch.testing.assert_close(objective.reconstruction(a, b, count)[0], share * whole)
+
+
 def test_nothing_is_built_that_is_off():
     objective = Objective(Tokenizer(SMALL), TrainConfig())
     assert not list(objective.parameters()) and not list(objective.buffers())

@@ -109,6 +109,16 @@ def test_a_tokenizer_of_linear_ids_refines_them_and_is_saved(tmp_path):
     assert torch.equal(loaded.decode_ids(ids), tokenizer.decode_ids(ids))
 
 
+def test_it_is_fitted_once_for_the_same_images(tmp_path, monkeypatch):
+    first = LinearTokenizer(32, 8).fit_once(list(roads(0, 40)), "abc", tmp_path)
+    monkeypatch.setattr(LinearTokenizer, "fit", None)
+    again = LinearTokenizer(32, 8).fit_once([], "abc", tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(first.buffers(), again.buffers(), strict=True))
+    with pytest.raises(TypeError):
+        LinearTokenizer(32, 8, grid="centroids").fit_once([], "abc", tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_what_cannot_be_says_what_to_type():
     with pytest.raises(ValueError, match="2 images or more"):
         LinearTokenizer(32, 8).fit([roads(0, 1)[0]])

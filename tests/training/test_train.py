@@ -152,7 +152,7 @@ def test_learning_rate_warms_up_and_ends_at_0():
 def test_token_counts_of_a_step_are_a_function_of_seed_and_step():
     from tok1d.config.schema import TokenizerConfig
 
-    elastic, config = TokenizerConfig(elastic=True, num_latent_tokens=64), TrainConfig(steps=1000)
+    elastic, config = TokenizerConfig(encoder="vit", num_latent_tokens=64), TrainConfig(steps=1000)
     counts = [sample_num_tokens(step, elastic, config) for step in range(1000)]
     assert set(counts[:200]) == {64} and set(counts[200:]) == {1, 2, 4, 8, 16, 32, 64}
     assert counts == [sample_num_tokens(step, elastic, config) for step in range(1000)]
@@ -160,6 +160,9 @@ def test_token_counts_of_a_step_are_a_function_of_seed_and_step():
         sample_num_tokens(s, elastic, config.model_copy(update={"seed": 1})) for s in range(1000)
     ]
     assert sample_num_tokens(999, TokenizerConfig(elastic=False, num_latent_tokens=32), config) == 32
+    linear = TokenizerConfig(encoder="linear", num_latent_tokens=64)
+    counts = [sample_num_tokens(step, linear, config) for step in range(1000)]
+    assert set(counts[:100]) == {1, 2, 4, 8, 16, 32, 64} and counts.count(64) > 3 * counts.count(1)
 
 
 def events_of(run: Run) -> dict[int, float]:
