@@ -17,7 +17,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import evaluate, reconstruct
-from tok1d.evaluation.image_metrics import ms_ssim, psnr, ssim
+from tok1d.evaluation.image_metrics import ms_ssim, psnr, seams, sharpness, ssim
 
 
 class Jpeg:
@@ -138,3 +138,16 @@ def test_too_few_images_are_one_sentence():
         evaluate(Jpeg(), roads(0), EvalConfig())
     with pytest.raises(ConfigError, match="rfid is a distance of sets"):
         evaluate(Jpeg(), roads(1), EvalConfig(metrics="psnr,rfid"))
+
+
+def test_sharpness_and_seams_of_what_can_be_counted():
+    image = torch.arange(32.0).expand(1, 3, 32, 32) / 64  # steps of 1 / 64 to the right, none downwards
+    flat = torch.full_like(image, 0.5)
+    tiles = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4), scale_factor=8)
+    assert sharpness(image / 2, image).item() == pytest.approx(0.5, abs=1e-3)
+    assert sharpness(flat, image).item() < 1e-3 and sharpness(image, image).item() == 1
+    assert seams(image, image).item() == pytest.approx(1, abs=1e-3) and seams(flat, image).item() == 1
+    assert seams(tiles, image).item() > 1000  # every step is a border
+    stepped = image.clone()
+    stepped[..., 16:] += 1 / 64  # one of the three borders to the right has twice the step
+    assert seams(stepped, image).item() == pytest.approx(4 / 3, abs=1e-3)

@@ -175,6 +175,12 @@ METRICS = {
     "ms_ssim": Metric(f"MS-SSIM of 5 scales, mean over images, {WINDOW}", {
         "ms_ssim": Number("MS-SSIM", published=True),
     }),
+    "sharpness": Metric("mean absolute gradient, as a share of the original's, mean over images", {
+        "sharpness": Number("sharpness", digits=2),
+    }),
+    "seams": Metric("steps across borders of 8-pixel blocks over steps inside, mean over images; none: 1", {
+        "seams": Number("seams", higher_is_better=False, digits=2),
+    }),
     "lpips": Metric("", {
         "lpips": Number("LPIPS (VGG16)", higher_is_better=False, published=True),
         "vgg_distance": Number("VGG16 distance, not LPIPS", higher_is_better=False),

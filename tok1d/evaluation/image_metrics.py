@@ -21,6 +21,7 @@ from tok1d.losses.perceptual import PerceptualLoss, build_perceptual
 WINDOW, SIGMA = 11, 1.5  # pixels; Wang et al. 2004
 C1, C2 = 0.01**2, 0.03**2
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM's five scales, Wang et al. 2003
+BLOCK, EPS = 8, 1e-6  # pixels; what flat images have instead of a step
 MS_SSIM_FROM = 1 + (WINDOW - 1) * 2 ** (len(BETAS) - 1)  # pixels: the window must fit into the last scale
 
 
@@ -73,6 +74,38 @@ def ms_ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
         whole, contrast = similarity(reconstruction, original)
         product *= (whole if i == len(BETAS) - 1 else contrast).relu() ** beta
     return product
+
+
+@image_metric("sharpness", smallest=2)
+def sharpness(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Mean absolute gradient over that of the original: 1 if it is as sharp, less for a blur."""
+    own, real = (torch.cat(steps(images), 1).mean(1) for images in (reconstruction, original))
+    return (own + EPS) / (real + EPS)
+
+
+@image_metric("seams", smallest=2 * BLOCK)
+def seams(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Mean step across the borders of blocks of 8 pixels over the mean step inside them: about 1 without
+    seams, as in originals, more where patches are decoded each for itself.
+    """
+    across, inside = steps(reconstruction)
+    return (across.mean(1) + EPS) / (inside.mean(1) + EPS)
+
+
+def steps(images: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, 3, H, W] -> absolute differences of neighbours, [B, n] across borders of blocks and inside them."""
+    across, inside = [], []
+    for side in (2, 3):
+        differences = images.diff(dim=side).abs()
+        border = torch.arange(1, images.shape[side], device=images.device) % BLOCK == 0
+        across.append(select(differences, border, side))
+        inside.append(select(differences, ~border, side))
+    return torch.cat(across, 1), torch.cat(inside, 1)
+
+
+def select(x: Tensor, where: Tensor, side: int) -> Tensor:
+    """What a mask along one side keeps, [B, n]."""
+    return x.index_select(side, where.nonzero()[:, 0]).flatten(1)
 
 
 def similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
