@@ -2,13 +2,14 @@
 
     python -m benchmarks.step      float32, bf16, bf16 compiled, of TiTok-B: Base, 64 tokens, 256 px, batch 8
     python -m benchmarks.step tokens    16 … 256 tokens, of ViT-S/16 both sides, 256 px, batch 4
+    python -m benchmarks.step refine    a refining decoder of each size behind ViT-S/16, 256 px, batch 4
     python -m benchmarks.step batch_size=64 adversarial_weight=0.1 …    any parameter of the train notebook
 
 Images/s are of whole steps on images of the given `data` (default: toy roads). Shares are of each part's own
 forward and backward passes, timed alone: `data` is waiting for the loader, `encode` and `decode` the
 networks, `perceptual` (with the pixels' losses) and `discriminator` the losses, `optimizer` clipping, update
-and averaged weights. Utilization is the FLOPs of `encode` and `decode` over their time and the device's peak:
-NVIDIA's dense bf16 peak, on a CPU what a large matrix product reaches in the same process.
+and averaged weights. Utilization is the FLOPs of `encode`, `decode` and `refine` over their time and the
+device's peak: NVIDIA's dense bf16 peak, on a CPU what a large matrix product reaches in the same process.
 """
 
 from __future__ import annotations
@@ -35,23 +36,25 @@ from tok1d.training.state import State
 from tok1d.training.step import train_step, update
 from tok1d.training.task import TokenizerTask
 
-TITOK_B = dict(encoder_size="B", decoder_size="B", num_latent_tokens=64, batch_size=8, toy_images=64)
+VIT_256 = dict(image_size=256, encoder="vit", patch_size=16, mixed_precision="no")
+TITOK_B = VIT_256 | dict(
+    encoder_size="B", decoder_size="B", num_latent_tokens=64, batch_size=8, toy_images=64
+)
+VIT_S = VIT_256 | dict(encoder_size="S", decoder_size="S", batch_size=4, toy_images=16)
 SUITES: dict[str, dict[str, dict[str, Any]]] = {
     "step": {
-        "float32": TITOK_B | dict(mixed_precision="no"),
+        "float32": TITOK_B,
         "bf16": TITOK_B | dict(mixed_precision="bf16"),
         "bf16 compiled": TITOK_B | dict(mixed_precision="bf16", compile=True),
     },
-    "tokens": {
-        f"{K} tokens": dict(num_latent_tokens=K, batch_size=4, toy_images=16, mixed_precision="no")
-        for K in (16, 32, 64, 128, 256)
-    },
+    "tokens": {f"{K} tokens": VIT_S | dict(num_latent_tokens=K) for K in (16, 32, 64, 128, 256)},
+    "refine": {size: VIT_S | dict(decoder_refine=size) for size in ("none", "nano", "small", "base")},
 }
 
 
 def main(*arguments: str) -> None:
-    """Print a row of each of the suite's (step, or tokens as first argument); others are NAME=VALUE."""
-    suite, *texts = arguments if arguments[:1] == ("tokens",) else ("step", *arguments)
+    """Print a row of each of the suite's (its name as first argument: step); others are NAME=VALUE."""
+    suite, *texts = arguments if arguments and arguments[0] in SUITES else ("step", *arguments)
     given = dict(text.split("=", 1) for text in texts)
     for name, params in SUITES[suite].items():
         spawn = multiprocessing.get_context("spawn")  # a process of its own, so that peak memory is its own
@@ -90,7 +93,7 @@ def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[st
             }
             parts["optimizer"] = timed(lambda: update(state), steps, 1)
     flops = 3 * forward_flops(tokenizer_config) * config.batch_size  # backwards costs twice as much
-    busy = parts["encode"] + parts["decode"]
+    busy = sum(seconds for part, seconds in parts.items() if part in ("encode", "decode", "refine"))
     total = sum(parts.values())
     with torch.no_grad():
         output = state.model(batch)
@@ -99,6 +102,7 @@ def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[st
         "images": tuple(output.images.shape),
         "parameters": f"{sum(p.numel() for p in state.model.parameters()) / 1e6:.1f} M",
         "images/s": round(config.batch_size / seconds, 2),
+        "FLOPs": f"{flops / config.batch_size / 1e9:.0f} G an image",
         **{name: f"{part / total:.1%}" for name, part in parts.items()},
         "utilization": f"{flops / busy / peak(device):.1%} of {peak(device) / 1e12:.2f} TFLOP/s",
         "peak memory": f"{memory / 1e9:.2f} GB",
@@ -122,6 +126,12 @@ def parts_of_step(state: State, images: torch.Tensor, accelerator: Accelerator) 
             decoded = model.decoder(codes)
         decoded.images.float().sum().backward()
 
+    def refine() -> None:
+        leaf = pixels.clone().requires_grad_()
+        with accelerator.autocast():
+            refined = model.refine(leaf, K)
+        refined.float().sum().backward()
+
     def perceptual() -> None:
         leaf = pixels.clone().requires_grad_()
         with accelerator.autocast():
@@ -135,7 +145,9 @@ def parts_of_step(state: State, images: torch.Tensor, accelerator: Accelerator) 
             loss, _ = objective.discriminator_loss(pixels, images)
         loss.backward()
 
-    parts = {"encode": encode, "decode": decode, "perceptual": perceptual}
+    parts: dict[str, Callable] = {"encode": encode, "decode": decode} if model.decoder is not None else {}
+    parts |= {"refine": refine} if model.refine is not None else {}
+    parts["perceptual"] = perceptual
     return parts | ({"discriminator": discriminator} if objective.discriminator is not None else {})
 
 

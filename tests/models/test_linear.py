@@ -16,6 +16,7 @@ from tok1d.config.parse import parse
 from tok1d.config.schema import DataConfig, TokenizerConfig
 from tok1d.data.dataset import WholeImages, load_data, to_float
 from tok1d.data.toy_roads.draw import draw_scene
+from tok1d.models.flops import forward_flops
 from tok1d.models.linear import LinearTokenizer
 from tok1d.models.tokenizer import Tokenizer
 
@@ -77,6 +78,7 @@ def test_fitting_is_deterministic_and_leaves_random_numbers_alone(code, tmp_path
     torch.save({"code": code.state_dict(), "ids": ids, "images": code.decode_ids(ids)}, tmp_path / "x.pt")
     program = f"""
 import torch
+from tok1d.models.flops import forward_flops
 from tok1d.models.linear import LinearTokenizer
 kept = torch.load({str(tmp_path / "x.pt")!r})
 code = LinearTokenizer(32, 8)
@@ -139,6 +141,12 @@ def test_numbers_on_real_frames(tmp_path):
     found = {k: psnr(images, code.decode_ids(ids[:, :k])) for k in (1, 8, 16, 32, 64)}
     wanted = {1: 19.41, 8: 23.02, 16: 24.30, 32: 25.63, 64: 26.98}
     assert found == pytest.approx(wanted, abs=0.1)
+
+
+def test_what_it_costs_is_counted_without_computing():
+    plain, refined = (forward_flops(TokenizerConfig(decoder_refine=size)) for size in ("none", "small"))
+    matrices = 2 * 2 * 1152 * 332  # to coefficients and back; then the cosine transform
+    assert matrices < plain < 20 * matrices and refined > 100 * plain
 
 
 def test_images_of_any_size(tmp_path):

@@ -29,7 +29,9 @@ def forward_flops(config: TokenizerConfig) -> int:
             Decoder(config, dim)(torch.empty(1, K, dim))
         else:
             linear = LinearTokenizer(config.image_size, K, config.fsq_levels)
-            linear.synthesize((linear.analyze(image)[:, linear.places] @ linear.basis) @ linear.basis.T)
+            spectrum = linear.analyze(image)
+            (spectrum[:, linear.places] @ linear.basis) @ linear.basis.T
+            linear.synthesize(spectrum)
         if config.decoder_refine != "none":
             RefiningDecoder(config.decoder_refine, K)(image, K)
     return counter.get_total_flops()
