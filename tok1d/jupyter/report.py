@@ -10,9 +10,7 @@ import base64
 import html
 import logging
 import mimetypes
-import os
 import re
-import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +27,7 @@ from traitlets.config import Config
 
 from tok1d.config.parse import NOTEBOOKS
 from tok1d.runs import RunError
+from tok1d.system import replacing
 
 TEMPLATE = Path(__file__).parent / "report_template"
 ELSEWHERE = re.compile(r"""(@import\b[^;]*|url\(\s*['"]?(https?:)?//[^)]*\))""", re.IGNORECASE)  # in CSS
@@ -92,7 +91,9 @@ def build_report(notebooks: list[Path], out: Path, title: str = "tok1d report") 
 
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True)
     page = templates.get_template("page.html.j2").render(title=title, sections=sections, style=_style())
-    return _write(Path(out), page)
+    with replacing(Path(out)) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+    return Path(out)
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
@@ -338,17 +339,3 @@ def _style() -> str:
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     colors = re.sub(r"/\*.*?\*/", "", f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n")
     return colors + (TEMPLATE / "style.css").read_text()
-
-
-def _write(out: Path, text: str) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, out)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return out
