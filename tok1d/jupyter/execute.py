@@ -112,7 +112,7 @@ def execute(
         return None
 
     import papermill
-    from papermill.exceptions import PapermillExecutionError
+    from papermill.exceptions import PapermillException, PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of names that are in the configs only
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,6 +139,8 @@ def execute(
             if no_space(error) or forbidden(error):
                 raise
             what = stopped[0] if stopped else str(error).strip().split("\n")[0]
+            if not stopped and isinstance(error, TypeError | ValueError | LookupError | PapermillException):
+                raise RunError(f"{notebook} cannot be executed ({type(error).__name__}: {what})") from error
             kind = RunError if what.startswith(OVER) else Lost
             raise kind(
                 f"{notebook} lost its kernel ({what}): see {failed}; the same command continues"
