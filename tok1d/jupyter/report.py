@@ -2,7 +2,8 @@
 
 What a browser needs is in the file: pictures as data URIs, formulas as SVG (matplotlib's mathtext), the token
 sliders as `TokenSlider.to_html()`. A Content-Security-Policy in the page refuses everything else, so nothing
-is ever fetched from another host. The look lives in `report_template/`.
+is ever fetched from another host, and no script runs: the page has none, and what a notebook, or a name in
+one, brings along is taken out. The look lives in `report_template/`.
 """
 
 import ast
@@ -118,6 +119,7 @@ def _section(exporter: HTMLExporter, path: Path, notebook: nbformat.NotebookNode
     fragment, _ = exporter.from_notebook_node(notebook)
     soup = BeautifulSoup(fragment, "html.parser")
     _embed(soup, path.parent)
+    _disarm(soup)
     _make_tables_scroll(soup)
 
     first = soup.select_one(".prose h1")
@@ -203,17 +205,46 @@ def _anchors(soup: BeautifulSoup, id: str) -> list[tuple[str, str]]:
     return headings
 
 
+ACTIVE = ("script", "iframe", "frame", "frameset", "object", "embed", "applet", "link", "base", "meta")
+LEADS = (
+    "href",
+    "xlink:href",
+    "src",
+    "data",
+    "background",
+    "poster",
+    "cite",
+    "longdesc",
+    "from",
+    "to",
+    "values",
+)
+
+
+def _disarm(soup: BeautifulSoup) -> None:
+    """Take out what could run or lead anywhere but to a web page, a mail, or a place in this one."""
+    for tag in soup(ACTIVE):
+        tag.decompose()
+    for tag in soup.find_all(True):
+        for name, value in list(tag.attrs.items()):
+            text = re.sub(r"[\x00-\x20\x7f-\x9f]", "", str(value)).lower()
+            scheme = re.match(r"([^/?#]*?):", text)
+            picture = text.startswith("data:image/") and tag.name in ("img", "image", "source")
+            harmless = not scheme or scheme[1] in ("http", "https", "mailto") or picture
+            gone = name.startswith("on") or name in ("srcdoc", "action", "formaction", "ping", "http-equiv")
+            if gone or (name in LEADS and not harmless):
+                del tag[name]
+
+
 def _embed(soup: BeautifulSoup, folder: Path) -> None:
     """Pictures of the notebook's folder become data URIs; what lives elsewhere a plain link, or it goes."""
-    for tag in soup(["link", "base", "meta"]):
-        tag.decompose()
     for tag in soup.find_all(src=True):
         source = tag["src"]
         if source.startswith("data:"):
             continue
         file = _own_file(folder, source) if tag.name == "img" else None
-        if file:
-            kind = mimetypes.guess_type(file)[0] or "image/png"
+        kind = (file and mimetypes.guess_type(file)[0]) or ""
+        if file and kind.startswith("image/"):
             tag["src"] = f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
         elif tag.name == "img":
             link = soup.new_tag("a", href=source)
