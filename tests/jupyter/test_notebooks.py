@@ -184,7 +184,7 @@ def test_the_report_is_alive_offline(sweep):
         assert sorted(headings) == sorted(
             ["Train a tokenizer"] * 2 + ["Reconstruct", "Token-count ablation", "Figures"]
         )
-        slider = browser.page.locator("input[type=range]").first
+        slider = browser.page.locator(".tok1d-slider input:checked").first
         slider.scroll_into_view_if_needed()
         slider.focus()
         before = pixels(browser.page.locator("body"))

@@ -224,7 +224,7 @@ def linear_code(run: Run, tokenizer: TokenizerConfig, counts: tuple[int, ...] = 
     counts, bits = counts or tokenizer.token_counts, tokenizer.bits_per_token
     tokens = math.ceil(max(counts) * bits / math.log2(math.prod(LEVELS)))
     code = LinearTokenizer(tokenizer.image_size, tokens)
-    code.fit_once(WholeImages(training), training.fingerprint, Path(run.cache))
+    code.fit_once(WholeImages(training), training.fingerprint, Path(run.cache), replacing)
     return LinearCode(code, counts, bits, training.fingerprint)
 
 

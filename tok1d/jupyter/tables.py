@@ -171,7 +171,7 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
         rows[f"cosine with timm's own forward pass, {name.replace('_', ' ')}"] = f"{value:.6f}"
     return rows | {
         "fair random baseline": report["fair_pair"],
-        "plain random differs in": "<br>".join(report["differences_from_plain_random"]) or "nothing",
+        "plain random differs in": "; ".join(report["differences_from_plain_random"]) or "nothing",
     }
 
 
