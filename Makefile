@@ -1,5 +1,6 @@
 # make demo   train on the built-in toy roads, reconstruct, ablate, draw: outputs/demo/report.html
 # make test   format, lint, unit tests, every notebook, the report in a browser
+# make test-slow   what takes minutes: a kill before every change to a file of training, evaluation, publishing …
 # make lab    JupyterLab, at a trained tokenizer      make lint   format, lint, types only         make bench   speed and memory
 # make shipped   train the tokenizer in outputs/published again, an hour on two CPU cores
 # make figures   draw every figure again: of all sweeps in outputs/, and the published ones
@@ -12,7 +13,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export MPLBACKEND := Agg
 DEMO := -f params/demo.yaml
 
-.PHONY: demo figures shipped test lab lint bench env clean
+.PHONY: demo figures shipped test test-slow lab lint bench env clean
 env: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -53,6 +54,10 @@ figures: env
 test: lint
 	@echo "== tests: units, notebooks through the runner, report and JupyterLab in Chromium if there is one"
 	@OMP_NUM_THREADS=1 python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25
+	@echo "all passed"
+
+test-slow: env
+	@OMP_NUM_THREADS=1 python -m pytest -m slow
 	@echo "all passed"
 
 lint: env

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +25,7 @@ from tok1d.config.parse import (
 )
 from tok1d.config.schema import EvalConfig
 from tok1d.runs import TRY_AGAIN, Lost, Run, RunError
-from tok1d.system import no_space
+from tok1d.system import forbidden, no_space, remedy
 
 LOCAL = Path("params/sites/local.py")
 HELP = {"help_option_names": ["-h", "--help"]}  # and plain text, in which [..] is no markup
@@ -68,9 +69,13 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stdout = None
     except OSError as error:
-        if not no_space(error):
+        if no_space(error):
+            print("tok1d: the disk is full: make room there; the same command continues", file=sys.stderr)
+        elif forbidden(error) and error.filename:
+            where = Path(os.fsdecode(error.filename))
+            print(f"tok1d: {where} cannot be used {remedy(error, where.parent)}", file=sys.stderr)
+        else:
             raise
-        print("tok1d: the disk is full: make room there; the same command continues", file=sys.stderr)
         return 1
     return 0
 

@@ -184,12 +184,8 @@ class Run:
         return self._records("timings.jsonl")
 
     def _records(self, name: str) -> list[dict[str, float]]:
-        """All whole ones: a line that was being written when its process was killed is no record."""
-        path, records = self / name, []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            with suppress(json.JSONDecodeError):
-                records.append(json.loads(line))
-        return records
+        path = self / name
+        return records_in(path.read_text(errors="replace")) if path.exists() else []
 
     def _read(self, name: str) -> str:
         try:
@@ -214,8 +210,12 @@ class Run:
     def log(self, name: str, record: dict[str, float]) -> None:
         """Append a line to metrics.jsonl, for numbers that a rerun repeats, or to timings.jsonl."""
         if writes():
-            with open(self / name, "a") as out:
-                out.write(json.dumps(record) + "\n")
+            with open(self / name, "ab+") as out:
+                line = json.dumps(record) + "\n"
+                if out.tell():
+                    out.seek(-1, os.SEEK_END)
+                    line = line if out.read() == b"\n" else "\n" + line  # of a killed process half a line
+                out.write(line.encode())
 
     def keep_metrics(self, steps: int) -> None:
         """Drop the records after `steps`: the steps there are about to be run again."""
@@ -223,16 +223,7 @@ class Run:
         self.write_text("metrics.jsonl", kept)
 
     def metrics_until(self, steps: int) -> list[dict[str, float]]:
-        path, records = self / "metrics.jsonl", []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # the line that was being written when the process was killed
-                break
-            if record["step"] > steps:
-                break
-            records.append(record)
-        return records
+        return [record for record in self.metrics if record["step"] <= steps]
 
     def write_manifest(self, data: dict[str, str], seconds: float, losses: dict[str, Any]) -> None:
         """Code, versions, hardware, data fingerprints, the losses' pretrained networks, seed, wall time of
@@ -269,6 +260,19 @@ class Run:
                     f"{self.path} is being trained by another process: wait for it, or type another run=NAME"
                 )
             yield
+
+
+def records_in(text: str) -> list[dict[str, float]]:
+    """The records of a file of JSON lines, each with its `step`. A line that is none is left out: it was
+    being written when its process was killed, or is damaged.
+    """
+    found = []
+    for line in text.split("\n"):
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int | float):
+                found.append(record)
+    return found
 
 
 def writes() -> bool:

@@ -30,7 +30,6 @@ config = Config(
             heartbeat_period=2,
             heartbeat_threshold=10,  # seconds until runs of a killed pool start again
             block_error_handler=False,
-            encrypted=False,
             provider=LocalProvider(
                 init_blocks=1,
                 min_blocks=0,

@@ -1,5 +1,7 @@
 """Parameters: every slip of the pen ends in one sentence that says what to type."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
@@ -209,7 +211,6 @@ def test_an_empty_file_changes_nothing(tmp_path, text):
     [
         (b"lr: 1\nsteps: [1\nx: 2\n", " line 3 is not valid YAML: write one 'name: value' a line"),
         (b"lr: 1\n\tsteps: 2\n", " line 2 is not valid YAML"),
-        (b"run: 2025-13-45\n", "is not valid YAML"),
         (b"lr:1e-4\n", "holds no 'name: value' lines: write for example 'steps: 1000'"),
         (b"- steps\n- 1000\n", "holds no 'name: value' lines"),
         (b"steps: 1\nrun: \xff\xfe\n", "cannot be read: give a text file"),
@@ -234,3 +235,37 @@ def test_counts_to_evaluate_are_counts_the_tokenizer_has():
     assert "token_counts=128 is no count of this tokenizer" in sentence(token_counts="1,128", elastic=True)
     assert "type 64, or elastic=true" in sentence(token_counts=8, elastic=False)
     parse(dict(token_counts="1,8,64", elastic=True), *TRAIN)
+
+
+@pytest.mark.parametrize(
+    "typed", ["2025-01-31", "2025-02-30", "2025-01-31 12:00:00", "12:30:45", "007", "1:30.5"]
+)
+def test_a_word_in_yaml_stays_as_it_was_typed(typed, tmp_path):
+    (tmp_path / "p.yaml").write_text(f"data: {typed}\nsteps: 1000\nlr: 1.0e-4\nseed: 0x10\nelastic: no\n")
+    params = read_params(tmp_path / "p.yaml")
+    wanted = {"data": typed, "steps": 1000, "lr": 1e-4, "seed": 16, "elastic": False}
+    assert params == wanted and json.loads(json.dumps(params)) == params
+
+
+@pytest.mark.parametrize(
+    "value", ["!!binary aGk=", "!!timestamp 2025-01-31", "!!set {a, b}", "!!omap [a: 1]"]
+)
+def test_what_no_notebook_can_hold_is_refused_in_one_sentence(value, tmp_path):
+    (tmp_path / "p.yaml").write_text(f"run: {value}\n")
+    with pytest.raises(ConfigError, match=r"p.yaml line 1 is not valid YAML: write one 'name: value' a line"):
+        read_params(tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["steps: 1\nlr: 1\nsteps: 2\n", "steps: 1\n\n'steps': 1\n", "\ncells:\n- {steps: 1,\n\n   steps: 2}\n"],
+)
+def test_a_name_that_is_given_twice_is_refused(text, tmp_path):
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"p.yaml gives steps twice, in lines [13] and [35]: leave out one"):
+        read_params(tmp_path / "p.yaml")
+
+
+def test_what_a_merged_mapping_gives_may_be_overridden(tmp_path):
+    (tmp_path / "p.yaml").write_text("grid: &a {lr: [1], seed: [2]}\nparams: {<<: *a, lr: 3}\n")
+    assert read_params(tmp_path / "p.yaml")["params"] == {"lr": 3, "seed": [2]}

@@ -177,3 +177,22 @@ def test_a_linear_code_of_equal_bits_is_measured_beside_it_and_drawn(tmp_path):
     few = finished_run(tmp_path, "b", quantizer="vq", codebook_size=16)  # 4 bits a token
     line = evaluate_run(few, EvalConfig(resamples=0, metrics="psnr"))["linear_code"]
     assert [row["bits"] for row in line] == [4, 8, 16]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_numbers_are_never_shown_beside_the_table_of_other_images(tmp_path, photos, again):
+    """A process killed between the two files of an evaluation."""
+    one, other = (finished_run(tmp_path, name, seed) for seed, name in enumerate("ab"))
+    for run in (one, other):
+        evaluate_run(run, FAST)
+    old = (one / "eval.parquet").read_bytes()
+    evaluate_run(one, FAST, str(photos(12)))
+    evaluate_run(other, FAST, str(photos(12)))
+    (one / "eval.parquet").write_bytes(old)
+    says = "eval.parquet is not of the evaluation in eval.json: measure it again with 'tok1d evaluate"
+    with pytest.raises(RunError, match=says):
+        compare(one, other, FAST)
+    with pytest.raises(RunError, match=says):
+        worst(one, "psnr")
+    evaluate_run(one, FAST, str(photos(12)), again=again)
+    assert compare(one, other, FAST) and len(worst(one, "psnr").rows) == 10

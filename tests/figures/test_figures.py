@@ -5,12 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from figure_runs import drawn
 from PIL import Image
 
 from tok1d.evaluation.card import card_id, protocol
 from tok1d.figures.draw import FIGURES, draw_figure, redraw
+from tok1d.figures.images import save_images
 from tok1d.figures.quality import PUBLISHED, at_counts
 from tok1d.figures.style import spread
 from tok1d.runs import RunError, find_runs
@@ -226,3 +228,28 @@ def test_published_numbers_of_the_reference_are_hollow_marks_of_rfid_alone(folde
     assert list(line.get_ydata()) == list(theirs.values())
     assert np.allclose(line.get_xdata(), list(theirs), rtol=0.1)
     assert not hollow("psnr")
+
+
+def test_images_are_replaced_all_at_once(tmp_path, monkeypatch):
+    """A repeat that is killed halfway leaves the images of before, and what people keep beside them stays."""
+    images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+    folder = tmp_path / "recon"
+    save_images(folder, images, {1: images, 4: images})
+    (folder / "notes.txt").write_text("mine")
+    (folder / "more").mkdir()
+    before = sorted(p.name for p in folder.iterdir())
+    written, save = [], Image.Image.save
+
+    def fails(image, path, **options):
+        written.append(path)
+        if len(written) == 3:
+            raise OSError("killed")
+        save(image, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", fails)
+    with pytest.raises(OSError):
+        save_images(folder, images[:2] + 9, {1: images[:2]})
+    assert sorted(p.name for p in folder.iterdir()) == before and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.undo()
+    save_images(folder, images[:1], {2: images[:1]})
+    assert {p.name for p in folder.iterdir()} == {"original_0.png", "2_tokens_0.png", "notes.txt", "more"}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 
 import nbformat
 import pytest
@@ -19,7 +20,8 @@ from tok1d.cli import main
 from tok1d.config.parse import assigned, configs_of, parse, parse_train, read_params
 from tok1d.figures.draw import FIGURES
 from tok1d.figures.quality import LINEAR
-from tok1d.runs import Run
+from tok1d.jupyter.execute import execute
+from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
 
 SHIPPED = sorted((REPO / "notebooks").glob("*.ipynb"))
 
@@ -200,7 +202,7 @@ def test_the_report_is_alive_offline(sweep):
         assert sorted(headings) == sorted(
             ["Train a tokenizer"] * 2 + ["Reconstruct", "Token-count ablation", "Figures"]
         )
-        slider = browser.page.locator("input[type=range]").first
+        slider = browser.page.locator(".tok1d-slider input:checked").first
         slider.scroll_into_view_if_needed()
         slider.focus()
         before = pixels(browser.page.locator("body"))
@@ -260,3 +262,12 @@ def defaults(notebook: str) -> dict:
     cells = nbformat.read(REPO / "notebooks" / f"{notebook}.ipynb", 4).cells
     source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
     return {name: ast.literal_eval(value) for name, value in assigned([source]).items()}
+
+
+def test_values_that_no_notebook_can_hold_are_no_lost_kernel(tmp_path, monkeypatch):
+    """A run that can never succeed is not to be tried again."""
+    for name in (UNDER_RUNNER, "TOK1D_HEADLESS"):  # which `execute` sets for good
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(RunError, match=r"train.ipynb cannot be executed \(TypeError: .*date") as caught:
+        execute(REPO / "notebooks/train.ipynb", {"outputs": str(tmp_path), "run": date(2025, 1, 31)})
+    assert not isinstance(caught.value, Lost)

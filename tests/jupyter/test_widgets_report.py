@@ -140,10 +140,12 @@ def test_slider_display_carries_widget_and_html():
     assert set(bundle) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
     assert bundle["text/plain"] == "TokenSlider(5 images, tokens 1, 16, 64)"
     page = bundle["text/html"]
-    assert re.findall(r'alt="([^"]*)"( hidden)?>', page) == [
-        ("1 token", " hidden"), ("16 tokens", ""), ("best &quot;&lt;b&gt;&quot; &amp; last", " hidden"),
+    assert re.findall(r'aria-label="(\d+ tokens?)"( checked)?>', page) == [
+        ("1 token", ""), ("16 tokens", " checked"), ("64 tokens", ""),
     ]  # fmt: skip
-    assert "http" not in page and "<script" not in page and " id=" not in page
+    captions = ["1 token", "16 tokens", "best &quot;&lt;b&gt;&quot; &amp; last"]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", page) == captions
+    assert not re.search(r"http|<script|\bid=|\bon[a-z]+=", page) and page != slider.to_html()
 
 
 def test_slider_takes_tensors_and_wraps_many_images():
@@ -301,15 +303,19 @@ def test_report_is_live_offline_in_a_browser(folder, tmp_path):
     with chromium() as browser:
         browser.page.goto(out.as_uri())
         first, second = (browser.page.locator(".tok1d-slider").nth(i) for i in (0, 1))
-        before, other = pixels(first.locator(".frames")), pixels(second.locator(".frames"))
-        first.locator("input").focus()
+        shown = "figure:visible"
+        before, other = pixels(first.locator(shown)), pixels(second.locator(shown))
+        first.locator("input:checked").focus()
         browser.page.keyboard.press("ArrowRight")
-        assert differ(before, pixels(first.locator(".frames"))) > 10
-        assert differ(other, pixels(second.locator(".frames"))) == 0
-        assert first.locator("output").inner_text() == "32 tokens"
-        assert first.locator("input").get_attribute("aria-valuetext") == "32 tokens"
+        assert differ(before, pixels(first.locator(shown))) > 10
+        assert differ(other, pixels(second.locator(shown))) == 0
+        assert first.locator("figcaption:visible").inner_text() == "32 tokens"
+        assert browser.page.get_by_role("radio", name="32 tokens").first.is_checked()
         browser.page.keyboard.press("ArrowLeft")
-        assert differ(before, pixels(first.locator(".frames"))) < 1
+        assert differ(before, pixels(first.locator(shown))) < 1
+        second.get_by_text("32", exact=True).click()
+        assert second.locator("figcaption:visible").inner_text() == "32 tokens"
+        assert differ(before, pixels(first.locator(shown))) < 1
 
         assert not browser.page.locator(".highlight").first.is_visible()
         browser.page.get_by_label("show code").check()

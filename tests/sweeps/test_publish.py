@@ -107,3 +107,69 @@ def test_all_figures_are_drawn_again_also_where_the_runs_are_gone(sweep, tmp_pat
     assert main(["figures", str(tmp_path)]) == 0
     assert (tmp_path / "published" / "sweep" / "quality.png").read_bytes() == picture
     assert "0 of 0 sweeps and 1 published figures are drawn again" in capsys.readouterr().out
+
+
+def files_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("fails", ["write_files", "about", "json.dumps"])
+def test_what_fails_on_the_way_leaves_what_was_published_before(sweep, tmp_path, monkeypatch, fails):
+    published = tmp_path / "published"
+    publish(sweep, "Toy roads", published)
+    before = files_of(published)
+    monkeypatch.setattr(f"tok1d.sweeps.publish.{fails}", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        publish(sweep, "Toy roads", published)
+    assert files_of(published) == before
+    monkeypatch.undo()
+    publish(sweep, "Another title", published)
+    after = files_of(published)
+    assert after.keys() == before.keys() and b"Another title" in after["sweep/about.json"]
+
+
+@pytest.mark.parametrize("path", ["sweep/..", "sweep/../sweep", "sweep/figures/..", "sweep/."])
+def test_a_path_of_any_spelling_is_a_sweep_or_refused_and_deletes_nothing(sweep, tmp_path, path):
+    published = sweep.parent / "published"
+    publish(sweep, "Toy roads", published)
+    before = files_of(tmp_path)
+    if path == "sweep/..":
+        with pytest.raises(RunError, match="is no finished sweep"):
+            publish(sweep.parent / path, "Toy roads", published)
+    else:
+        assert publish(sweep.parent / path, "Toy roads", published) == published / "sweep"
+    assert files_of(tmp_path) == before
+
+
+def test_two_sweeps_of_one_name_do_not_replace_each_other(sweep, tmp_path):
+    published, other = tmp_path / "published", tmp_path / "elsewhere" / "sweep"
+    shutil.copytree(sweep, other)
+    publish(sweep, "First", published)
+    before = files_of(published)
+    with pytest.raises(RunError, match=r"holds another sweep of that name, First: rename"):
+        publish(other, "Second", published)
+    assert files_of(published) == before
+    shutil.rmtree(published / "sweep")
+    publish(other, "Second", published)
+
+
+def test_a_title_with_the_readmes_own_marks_cuts_nothing_off(sweep, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"of {END}: before\n{BEGIN}\nold\n{END}\nafter\n")
+    publish(sweep, f"A {END} title {BEGIN}", tmp_path / "published")
+    for _ in range(3):
+        renew(readme, tmp_path / "published")
+    text = readme.read_text()
+    assert text.startswith(f"of {END}: before\n{BEGIN}\n**A &#60;!-- end") and text.endswith(
+        f"\n{END}\nafter\n"
+    )
+    assert text.count(BEGIN) == 1 and text.count(END) == 2
+
+
+def test_what_a_killed_publisher_left_is_no_result(sweep, tmp_path):
+    publish(sweep, "Toy roads", tmp_path / "published")
+    table = results_table(tmp_path / "published")
+    (tmp_path / "published" / "sweep").rename(tmp_path / "published" / ".sweep.00c0ffee-1.tmp")
+    assert results_table(tmp_path / "published") == ""
+    publish(sweep, "Toy roads", tmp_path / "published")
+    assert results_table(tmp_path / "published") == table

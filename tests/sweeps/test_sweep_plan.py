@@ -14,6 +14,7 @@ from tok1d.jupyter.tables import as_text, terminal
 from tok1d.models.flops import forward_flops
 from tok1d.sweeps.dry_run import estimate, missing, training_flops
 from tok1d.sweeps.plan import read_plan
+from tok1d.sweeps.run import load_site, with_keys
 from tok1d.sweeps.table import lengths, rows, sweep_table
 
 SMALL = dict(image_size=16, patch_size=8, encoder_size="nano", decoder_size="nano", toy_images=4)
@@ -153,3 +154,13 @@ def test_a_dry_run_lists_and_says_what_is_missing(tmp_path):
     assert said.returncode == 1 and "2 runs, 0 finished" in said.stdout and said.stdout.count("missing:") == 1
     assert all(f"on {where}" in said.stdout for where in ("this machine", "1 H100", "8 H100"))
     assert not Path(REPO / "outputs/mine").exists()
+
+
+@pytest.mark.parametrize("site", ["local", "slurm"])
+def test_no_site_lets_other_users_of_a_machine_send_code(site, tmp_path):
+    config = load_site(REPO / f"params/sites/{site}.py", read_plan(written(tmp_path), outputs=str(tmp_path)))
+    with_keys(config, tmp_path / "keys")
+    for executor in config.executors:
+        assert executor.encrypted
+        if site == "local":
+            assert Path(executor.cert_dir).stat().st_mode & 0o777 == 0o700

@@ -213,18 +213,56 @@ def with_base(params: dict[str, Any], above: tuple[Path, ...] = ()) -> dict[str,
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file of names and values, as it is. Raises `ConfigError`."""
     try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
+        values = yaml.load(Path(file).read_text(encoding="utf-8-sig"), PlainLoader)
     except FileNotFoundError:
         raise ConfigError(f"there is no parameter file {file}: see params/ for examples") from None
     except (OSError, UnicodeDecodeError):
         raise ConfigError(f"{file} cannot be read: give a text file of 'name: value' lines") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+    except TwiceError as error:
+        raise ConfigError(f"{file} {error}") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{file}{where} is not valid YAML: write one 'name: value' a line") from None
     if not isinstance(values, dict | None):
         raise ConfigError(f"{file} holds no 'name: value' lines: write for example 'steps: 1000'")
     return values or {}
+
+
+class TwiceError(ValueError):
+    """A name that has two values."""
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML whose values are numbers, words, true, false, nothing, lists and names with values: all that a
+    notebook's cell and JSON can hold. A date, 12:30:45 and 007 are words, as they were typed; a name that is
+    given twice is refused.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in lines:
+                    raise TwiceError(
+                        f"gives {key.value} twice, in lines {lines[key.value]} and {line}: leave out one"
+                    )
+                lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+WHOLE = r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"
+REAL = r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+TAG = "tag:yaml.org,2002:"
+PlainLoader.yaml_implicit_resolvers = {
+    first: [each for each in found if each[0] not in (f"{TAG}timestamp", f"{TAG}int", f"{TAG}float")]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+PlainLoader.add_implicit_resolver(f"{TAG}int", re.compile(WHOLE), list("-+0123456789"))
+PlainLoader.add_implicit_resolver(f"{TAG}float", re.compile(REAL), list("-+0123456789."))
+for _name in ("binary", "timestamp", "set", "omap", "pairs"):
+    PlainLoader.add_constructor(TAG + _name, yaml.SafeLoader.construct_undefined)
 
 
 def unknown_name(name: Any, known: Iterable[str]) -> str:

@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import hashlib
 import statistics
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,7 @@ from tok1d.evaluation.workers import (
     in_order,
 )
 from tok1d.models.weights import as_bytes
+from tok1d.system import scratch
 
 
 def evaluate(
@@ -77,9 +77,9 @@ def evaluate(
         config = config.model_copy(update={"resamples": 0})
     measured = as_measurable(tokenizer, config)
     chosen = [torch.device(device) for device in devices] or devices_for(measured, config)
-    with tempfile.TemporaryDirectory(prefix="tok1d-") as folder:
-        sets = SetMetrics(config, images, reference, Path(folder), cache, chosen)
-        return Evaluator(measured, images, config, Path(folder), sets, table, saving).evaluation()
+    with scratch() as folder:
+        sets = SetMetrics(config, images, reference, folder, cache, chosen)
+        return Evaluator(measured, images, config, folder, sets, table, saving).evaluation()
 
 
 def number_of(images: ImageDataset, config: EvalConfig) -> int:

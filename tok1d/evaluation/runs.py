@@ -1,7 +1,8 @@
 """Runs, evaluated: `tok1d evaluate RUN…`, the pairs among them, and the images behind a number.
 
 Results replace `eval.json` and `eval.parquet` once they are complete: after an error the earlier ones are
-still there.
+still there. `eval.json` names the table that it belongs to by its hash, so a process killed between the two
+cannot leave numbers beside the table of other images: `table_of` refuses that.
 """
 
 from __future__ import annotations
@@ -27,7 +28,15 @@ from tok1d.evaluation.bootstrap import Interval, deviations, interval_by_halves,
 from tok1d.evaluation.card import same_card
 from tok1d.evaluation.evaluate import evaluate, reconstruct
 from tok1d.evaluation.measured import LinearCode
-from tok1d.evaluation.table import Cases, columns_of, read_table, subsets_of, worst_rows
+from tok1d.evaluation.table import (
+    Cases,
+    columns_of,
+    file_sha256,
+    read_table,
+    subsets_of,
+    table_of,
+    worst_rows,
+)
 from tok1d.models.linear import LEVELS, LINEAR_VERSION, LinearTokenizer
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import model_sha256
@@ -92,7 +101,7 @@ def intervals(
     first: Run, second: Run, count: int, changes: dict[str, float], resamples: int
 ) -> dict[str, Interval]:
     """Of differences by name, where the two tables say enough."""
-    tables = first / "eval.parquet", second / "eval.parquet"
+    tables = table_of(first), table_of(second)
     mine, theirs = (subsets_of(path, count) for path in tables)
     subsets = {name: theirs[name] - mine[name] for name in changes if name in mine and name in theirs}
     shared = [name for name in changes if all(name in columns_of(path) for path in tables)]
@@ -128,9 +137,10 @@ def evaluate_run(run: Run, config: EvalConfig, data: str = "", again: bool = Tru
 
 def earlier_evaluation(run: Run, data: str, sha256: str) -> dict[str, Any] | None:
     """The evaluation that a run has, if it is of these weights and of `data` (empty: any)."""
-    if not (run / "eval.json").exists() or not (run / "eval.parquet").exists():
+    try:
+        found, _ = run.evaluation, table_of(run)
+    except (RunError, ValueError):  # there is none, or it was cut off
         return None
-    found = run.evaluation
     same = found["card"].get("model_sha256") == sha256 and data in ("", found.get("data"))
     return found if same and "asked" in found else None
 
@@ -160,14 +170,15 @@ def measure(
         reference = evaluation_images(run, config.reference_data, tokenizer.config.image_size)
     with replacing(run / "eval.parquet") as table:
         evaluation = evaluate(tokenizer, images, config, reference=reference, table=table, cache=run.cache)
-    evaluation["card"] |= {
-        "model": str(run.path),
-        "data": data or run.params["val_data"] or run.params["data"],
-    }
-    evaluation |= {"data": data, "asked": config.model_dump(mode="json")}
-    if config.linear_code:
-        evaluation["linear_code"] = linear_results(run, tokenizer.config, images, config, reference)
-    run.write_json("eval.json", evaluation)
+        evaluation["card"] |= {
+            "model": str(run.path),
+            "data": data or run.params["val_data"] or run.params["data"],
+        }
+        evaluation |= {"data": data, "asked": config.model_dump(mode="json")}
+        if config.linear_code:
+            evaluation["linear_code"] = linear_results(run, tokenizer.config, images, config, reference)
+        evaluation["table_sha256"] = file_sha256(table)
+        run.write_json("eval.json", evaluation)  # before the table: it says which one it belongs to
     return evaluation
 
 
@@ -213,7 +224,7 @@ def linear_code(run: Run, tokenizer: TokenizerConfig, counts: tuple[int, ...] = 
     counts, bits = counts or tokenizer.token_counts, tokenizer.bits_per_token
     tokens = math.ceil(max(counts) * bits / math.log2(math.prod(LEVELS)))
     code = LinearTokenizer(tokenizer.image_size, tokens)
-    code.fit_once(WholeImages(training), training.fingerprint, Path(run.cache))
+    code.fit_once(WholeImages(training), training.fingerprint, Path(run.cache), replacing)
     return LinearCode(code, counts, bits, training.fingerprint)
 
 
@@ -255,7 +266,7 @@ def worst(run: Run, number: str, num_tokens: int | None = None, count: int = 10)
         raise ConfigError(
             f"{run.path} was not evaluated at {num_tokens} tokens: type one of {', '.join(map(str, counts))}"
         )
-    rows = worst_rows(run / "eval.parquet", number, num_tokens, count)
+    rows = worst_rows(table_of(run), number, num_tokens, count)
     tokenizer = load_tokenizer(run)
     images = evaluation_images(run, evaluation.get("data", ""), tokenizer.config.image_size)
     originals = images.center_crops(rows["image"].tolist())

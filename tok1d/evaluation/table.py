@@ -10,6 +10,7 @@ it. The file's metadata has what some numbers are in random subsets of the image
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,8 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from tok1d.config.registry import image_column
-from tok1d.runs import replacing
+from tok1d.runs import Run, RunError
+from tok1d.system import replacing
 
 GROUP = 8192  # rows
 KEYS = ("name", "image", "num_tokens")
@@ -85,6 +87,24 @@ def complete_table(
                     values = [columns[count][name][image] for count, image in places]
                     rows = rows.append_column(name, pa.array(values, pa.float64()))
                 writer.write_table(rows.replace_schema_metadata(schema.metadata))
+
+
+def table_of(run: Run) -> Path:
+    """The table that belongs to a run's `eval.json`. Raises `RunError` if there is none, or that of another
+    evaluation, as when this one was killed while it was written.
+    """
+    path = run / "eval.parquet"
+    wanted = run.evaluation.get("table_sha256")  # evaluations of before have none
+    if not path.is_file() or (wanted and file_sha256(path) != wanted):
+        raise RunError(
+            f"{path} is not of the evaluation in eval.json: measure it again with 'tok1d evaluate {run.path}'"
+        )
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_table(path: Path, num_tokens: int | None, columns: list[str]) -> pd.DataFrame:

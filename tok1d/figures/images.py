@@ -5,6 +5,7 @@ They are those that `reconstruct.ipynb` left in the run folders, as PNG files.
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -134,16 +135,20 @@ def tokens(count: int) -> str:
 
 
 def save_images(folder: Path, originals: Tensor, rows: dict[int, Tensor]) -> None:
-    """The shown images, uint8 [M, 3, H, W], as `original_0.png`, `32_tokens_0.png` … in `folder`, and nothing
-    else.
+    """The shown images, uint8 [M, 3, H, W], as `original_0.png`, `32_tokens_0.png` … in `folder`, instead of
+    the PNG files that are there: all of them at once.
     """
-    for old in folder.glob("*.png"):
-        old.unlink()
     named = {ORIGINAL: originals} | {f"{count}_tokens": row for count, row in rows.items()}
-    for label, images in named.items():
-        for i, image in enumerate(channels_last(images)):
-            with replacing(folder / f"{label}_{i}.png") as temporary:
-                Image.fromarray(image).save(temporary, format="PNG")
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        for other in folder.glob("*"):  # what people keep there
+            if other.is_dir():
+                shutil.copytree(other, temporary / other.name, symlinks=True)
+            elif other.suffix not in (".png", ".tmp"):
+                shutil.copy2(other, temporary / other.name, follow_symlinks=False)
+        for label, images in named.items():
+            for i, image in enumerate(channels_last(images)):
+                Image.fromarray(image).save(temporary / f"{label}_{i}.png")
 
 
 def shown_counts(run: Run) -> list[int]:

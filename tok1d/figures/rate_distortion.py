@@ -24,7 +24,7 @@ from tok1d.evaluation.card import card_id, protocol, same_card
 from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.image_metrics import psnr
 from tok1d.evaluation.runs import evaluation_images, linear_code
-from tok1d.evaluation.table import read_table
+from tok1d.evaluation.table import read_table, table_of
 from tok1d.figures.quality import LINE_TO_BEAT, LINEAR
 from tok1d.figures.series import counts_of, series_of
 from tok1d.figures.style import COLUMN, STYLE, Drawn, End, label_ends, look
@@ -119,7 +119,7 @@ def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
             raise Lacking(f"{run.path} was evaluated without psnr: 'tok1d evaluate {run.path}' measures it")
         quality = row["psnr"]
         if len(chosen) < evaluation["card"]["images"]:
-            rows = read_table(run / "eval.parquet", row["num_tokens"], ["psnr"])
+            rows = read_table(table_of(run), row["num_tokens"], ["psnr"])
             quality = float(rows[rows["image"].isin(chosen)]["psnr"].mean())
         points.append({"num_tokens": row["num_tokens"], "bytes": row["bits"] / 8, "psnr": quality})
     return points

@@ -21,7 +21,7 @@ STYLE: Any = {  # matplotlib's stubs want every name of its parameters as a lite
     "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.4,
     "lines.markersize": 3.5, "figure.dpi": 200, "savefig.dpi": 300, "pdf.fonttype": 42,
-    "legend.frameon": False,
+    "legend.frameon": False, "text.parse_math": False,  # a dollar in a name is a dollar
 }  # fmt: skip
 FONT = 7  # points, of labels inside a figure
 

@@ -32,7 +32,7 @@ from tok1d.config.parse import (
 )
 from tok1d.config.schema import RunConfig
 from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError, newest_finished, offered
-from tok1d.system import no_space
+from tok1d.system import forbidden, no_space
 
 MARK = "# Parameters"  # first line of a parameters cell, and of the cell that papermill injects
 PER_RUN = ("train", "reconstruct")  # their executed notebooks belong to a run, the others to a sweep
@@ -113,7 +113,7 @@ def execute(
         return None
 
     import papermill
-    from papermill.exceptions import PapermillExecutionError
+    from papermill.exceptions import PapermillException, PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of names that are in the configs only
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,9 +137,11 @@ def execute(
             raise kind(f"{notebook} stopped ({what}): see {failed}; the same command continues") from None
         except Exception as error:  # a dead kernel: out of memory, killed, or hanging and over its limit
             keep_failed(running, failed)
-            if no_space(error):
+            if no_space(error) or forbidden(error):
                 raise
             what = stopped[0] if stopped else str(error).strip().split("\n")[0]
+            if not stopped and isinstance(error, TypeError | ValueError | LookupError | PapermillException):
+                raise RunError(f"{notebook} cannot be executed ({type(error).__name__}: {what})") from error
             kind = RunError if what.startswith(OVER) else Lost
             raise kind(
                 f"{notebook} lost its kernel ({what}): see {failed}; the same command continues"

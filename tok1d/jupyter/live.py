@@ -251,7 +251,7 @@ class LiveCurve:
 
         figure = Figure(figsize=(7.2, 2.9), layout="constrained")
         left = figure.add_subplot()
-        left.set_title(self.title, loc="left", fontsize=11, fontweight="bold")
+        left.set_title(self.title, loc="left", fontsize=11, fontweight="bold", parse_math=False)
         left.set_xlabel(self.xlabel, color="#555")
         right = left.twinx()
         for axis, key, label, color in (

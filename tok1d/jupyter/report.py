@@ -2,7 +2,8 @@
 
 What a browser needs is in the file: pictures as data URIs, formulas as SVG (matplotlib's mathtext), the token
 sliders as `TokenSlider.to_html()`. A Content-Security-Policy in the page refuses everything else, so nothing
-is ever fetched from another host. The look lives in `report_template/`.
+is ever fetched from another host, and no script runs: the page has none, and what a notebook, or a name in
+one, brings along is taken out. The look lives in `report_template/`.
 """
 
 import ast
@@ -10,9 +11,7 @@ import base64
 import html
 import logging
 import mimetypes
-import os
 import re
-import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from traitlets.config import Config
 
 from tok1d.config.parse import NOTEBOOKS
 from tok1d.runs import RunError
+from tok1d.system import replacing
 
 TEMPLATE = Path(__file__).parent / "report_template"
 ELSEWHERE = re.compile(r"""(@import\b[^;]*|url\(\s*['"]?(https?:)?//[^)]*\))""", re.IGNORECASE)  # in CSS
@@ -92,7 +92,9 @@ def build_report(notebooks: list[Path], out: Path, title: str = "tok1d report") 
 
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True)
     page = templates.get_template("page.html.j2").render(title=title, sections=sections, style=_style())
-    return _write(Path(out), page)
+    with replacing(Path(out)) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+    return Path(out)
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
@@ -117,6 +119,7 @@ def _section(exporter: HTMLExporter, path: Path, notebook: nbformat.NotebookNode
     fragment, _ = exporter.from_notebook_node(notebook)
     soup = BeautifulSoup(fragment, "html.parser")
     _embed(soup, path.parent)
+    _disarm(soup)
     _make_tables_scroll(soup)
 
     first = soup.select_one(".prose h1")
@@ -202,17 +205,46 @@ def _anchors(soup: BeautifulSoup, id: str) -> list[tuple[str, str]]:
     return headings
 
 
+ACTIVE = ("script", "iframe", "frame", "frameset", "object", "embed", "applet", "link", "base", "meta")
+LEADS = (
+    "href",
+    "xlink:href",
+    "src",
+    "data",
+    "background",
+    "poster",
+    "cite",
+    "longdesc",
+    "from",
+    "to",
+    "values",
+)
+
+
+def _disarm(soup: BeautifulSoup) -> None:
+    """Take out what could run or lead anywhere but to a web page, a mail, or a place in this one."""
+    for tag in soup(ACTIVE):
+        tag.decompose()
+    for tag in soup.find_all(True):
+        for name, value in list(tag.attrs.items()):
+            text = re.sub(r"[\x00-\x20\x7f-\x9f]", "", str(value)).lower()
+            scheme = re.match(r"([^/?#]*?):", text)
+            picture = text.startswith("data:image/") and tag.name in ("img", "image", "source")
+            harmless = not scheme or scheme[1] in ("http", "https", "mailto") or picture
+            gone = name.startswith("on") or name in ("srcdoc", "action", "formaction", "ping", "http-equiv")
+            if gone or (name in LEADS and not harmless):
+                del tag[name]
+
+
 def _embed(soup: BeautifulSoup, folder: Path) -> None:
     """Pictures of the notebook's folder become data URIs; what lives elsewhere a plain link, or it goes."""
-    for tag in soup(["link", "base", "meta"]):
-        tag.decompose()
     for tag in soup.find_all(src=True):
         source = tag["src"]
         if source.startswith("data:"):
             continue
         file = _own_file(folder, source) if tag.name == "img" else None
-        if file:
-            kind = mimetypes.guess_type(file)[0] or "image/png"
+        kind = (file and mimetypes.guess_type(file)[0]) or ""
+        if file and kind.startswith("image/"):
             tag["src"] = f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
         elif tag.name == "img":
             link = soup.new_tag("a", href=source)
@@ -338,17 +370,3 @@ def _style() -> str:
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     colors = re.sub(r"/\*.*?\*/", "", f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n")
     return colors + (TEMPLATE / "style.css").read_text()
-
-
-def _write(out: Path, text: str) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, out)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return out

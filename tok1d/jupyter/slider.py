@@ -5,6 +5,7 @@ papermill run never waits for it (no `ipywidgets.Output`, no `interact`).
 import base64
 import html
 import io
+import secrets
 
 import ipywidgets
 import numpy as np
@@ -85,24 +86,26 @@ class TokenSlider(ipywidgets.VBox):
         return [slider, stack]
 
     def to_html(self) -> str:
-        """One self-contained HTML element: a range input, its ticks, frames as data URIs, one line of script.
+        """One self-contained HTML element without script: a radio button for each count, frames as data URIs.
 
-        It uses no id and no global name, so any number of sliders can share a page.
+        A style sheet shows the frame of the button that is checked. Where it is taken out, as from a notebook
+        that is not trusted, the buttons stay hidden and the frames stand one below the other. Any number of
+        sliders can share a page: the buttons of a form know each other alone.
         """
-        last = max(1, len(self.counts) - 1)
+        group = secrets.token_hex(4)
         frames = "".join(
-            f'<img src="data:image/webp;base64,{base64.b64encode(frame).decode()}" '
-            f'alt="{html.escape(caption)}"{"" if i == self.start else " hidden"}>'
-            for i, (caption, frame) in enumerate(zip(self.captions, self.frames, strict=True))
+            f'<label style="display:none"><input type="radio" name="tokens-{group}" autocomplete="off" '
+            f'aria-label="{_tokens(n)}"{" checked" if i == self.start else ""}><span>{n}</span></label>'
+            f'<figure><figcaption>{html.escape(caption)}</figcaption><img alt="Originals above their '
+            f'reconstructions" src="data:image/webp;base64,{base64.b64encode(frame).decode()}"></figure>'
+            for i, (n, caption, frame) in enumerate(zip(self.counts, self.captions, self.frames, strict=True))
         )
-        ticks = " ".join(
-            f'<span style="left:{100 * i / last:.2f}%">{n}</span>' for i, n in enumerate(self.counts)
+        columns = f"repeat({len(self.counts)},minmax(0,3.6em)) 1fr"
+        return (
+            f'<div class="tok1d-slider"><style>{_STYLE}</style>'
+            f'<form method="dialog" role="radiogroup" aria-label="Number of tokens" '
+            f'style="grid-template-columns:{columns}">{frames}</form></div>'
         )
-        return _HTML.format(
-            style=_STYLE, script=_SCRIPT, frames=frames, ticks=ticks,
-            start=self.start, max=len(self.counts) - 1, caption=html.escape(self.captions[self.start]),
-            width=min(560, 60 + 64 * len(self.counts)),
-        )  # fmt: skip
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
         bundle = super()._repr_mimebundle_(**kwargs) or {}
@@ -113,30 +116,24 @@ class TokenSlider(ipywidgets.VBox):
         }
 
 
-_HTML = """<div class="tok1d-slider" role="group" aria-label="Reconstructions by number of tokens">
-<style>{style}</style>
-<label style="width:min({width}px,100%)"><b>tokens</b>
-<input type="range" min="0" max="{max}" step="1" value="{start}" autocomplete="off" aria-valuetext="{caption}"
- oninput="{script}"><span class="ticks" aria-hidden="true">{ticks}</span></label>
-<output>{caption}</output>
-<div class="frames">{frames}</div></div>"""
-
-_SCRIPT = (
-    "const box=this.closest('.tok1d-slider'),all=box.querySelectorAll('.frames img'),now=all[+this.value];"
-    "all.forEach(f=>f.hidden=f!==now);box.querySelector('output').textContent=now.alt;"
-    "this.setAttribute('aria-valuetext',now.alt)"
-)
-
-# The thumb's middle travels from 8 px to (width - 8 px), so the ticks sit in a box inset by as much.
+# Buttons on a line above the frames, of which one is shown; without :has() all are, and no button.
 _STYLE = """
 .tok1d-slider{margin:.5em 0;font-size:14px;line-height:1.4}
-.tok1d-slider label{display:block}
-.tok1d-slider input{display:block;width:100%;height:20px;margin:4px 0 0;accent-color:#3b6fd4;cursor:pointer}
-.tok1d-slider .ticks{display:block;position:relative;height:20px;margin:0 8px;color:#808080;font-size:12px}
-.tok1d-slider .ticks span{position:absolute;transform:translateX(-50%)}
-.tok1d-slider output{display:block;margin:2px 0 6px;font-weight:600;font-variant-numeric:tabular-nums}
+.tok1d-slider figure{margin:0 0 1em}
+.tok1d-slider figcaption{margin:0 0 6px;font-weight:600;font-variant-numeric:tabular-nums}
 .tok1d-slider img{display:block;max-width:100%;height:auto}
-.tok1d-slider img[hidden]{display:none}
+@supports selector(:has(a)){
+.tok1d-slider form{display:grid}
+.tok1d-slider label{display:flex!important;grid-row:1;position:relative;flex-direction:column;
+ align-items:center;padding:0 0 6px;cursor:pointer;color:#808080;font-size:12px}
+.tok1d-slider label::before{content:"";position:absolute;top:9px;left:0;right:0;height:3px;background:#8888}
+.tok1d-slider label:first-child::before{left:50%}
+.tok1d-slider label:nth-last-child(2)::before{right:50%}
+.tok1d-slider input{position:relative;width:18px;height:18px;margin:1px;accent-color:#3b6fd4;cursor:pointer}
+.tok1d-slider label:has(:checked){font-weight:600}
+.tok1d-slider figure{display:none;grid-row:2;grid-column:1/-1;margin:0}
+.tok1d-slider label:has(:checked)+figure{display:block}
+}
 """
 
 

@@ -1,4 +1,8 @@
-"""Small tables for notebooks and the terminal."""
+"""Small tables for notebooks and the terminal.
+
+Names in them are other people's: of images, folders, runs. Whatever becomes Markdown goes through
+`markdown_text`, so that it is read, and neither laid out nor executed.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,24 @@ def show_table(rows: Iterable[dict[str, Any]]) -> Markdown:
     """
     keys, cells, right = grid(rows, "{} ({}\u00a0…\u00a0{})")
     ruler = ["---:" if r else "---" for r in right]
+    keys, *cells = ([markdown_text(text) for text in line] for line in [keys, *cells])
     return Markdown("\n".join("| " + " | ".join(line) + " |" for line in [keys, ruler, *cells]))
+
+
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")  # or turn the text around
+LAYS_OUT = re.compile(r"[&<>\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")  # in Markdown, or in HTML inside of it
+
+
+def visible(text: str) -> str:
+    """On one line, with a mark for each character that would steer a terminal or a browser."""
+    return UNSEEN.sub("�", re.sub(r"[\t\r\n]+", " ", text))
+
+
+def markdown_text(text: str) -> str:
+    """Markdown that is read as this text, also in a cell of a table: characters that would do anything else
+    are written as HTML entities.
+    """
+    return LAYS_OUT.sub(lambda found: f"&#{ord(found[0])};", visible(text))
 
 
 def print_table(rows: Iterable[dict[str, Any]]) -> None:
@@ -89,7 +110,11 @@ def grid(rows: Iterable[dict[str, Any]], interval: str) -> tuple[list[str], list
     rows = list(rows)
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if not key.endswith("_interval")]
     right = [all(_is_number(row[key]) for row in rows if key in row) for key in keys]
-    return [name_of(key) for key in keys], [[cell(row, key, interval) for key in keys] for row in rows], right
+    return (
+        [visible(name_of(key)) for key in keys],
+        [[cell(row, key, interval) for key in keys] for row in rows],
+        right,
+    )
 
 
 def name_of(key: str) -> str:
@@ -109,13 +134,15 @@ def cell(row: dict[str, Any], key: str, template: str) -> str:
 def format_cell(key: str, value: Any) -> str:
     """A number with the precision that it deserves."""
     if key in FORMATS or key not in NUMBERS:
-        return FORMATS.get(key, "{}").format(value)
+        return visible(FORMATS.get(key, "{}").format(value))
     return f"{value * NUMBERS[key].scale:,.{NUMBERS[key].digits}f}"
 
 
 def key_values(values: dict[str, Any]) -> Markdown:
     """Names and values, one a row; what is below a name is joined to it: metrics.rfid.weights_sha256."""
-    rows = [f"| {name} | {value} |" for name, value in flat(values).items()]
+    rows = [
+        f"| {markdown_text(name)} | {markdown_text(str(value))} |" for name, value in flat(values).items()
+    ]
     return Markdown("\n".join(["| | |", "|---|---|", *rows]))
 
 
@@ -137,14 +164,14 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     keys = ("init_from", "encoder_init", "network", "source", "sha256")
     rows = {key: report[key] for key in keys if key in report}
     if "changes" in report:
-        rows["changes"] = "<br>".join(report["changes"]) or "none"
+        rows["changes"] = "; ".join(report["changes"]) or "none"
     other = ("new", "dropped") if "init_from" in report else ("dropped", "missing", "unexpected")
     rows |= {f"tensors {status}": counts[status] for status in ("loaded", "resampled", *other)}
     for name, value in report.get("cosine", {}).items():
         rows[f"cosine with timm's own forward pass, {name.replace('_', ' ')}"] = f"{value:.6f}"
     return rows | {
         "fair random baseline": report["fair_pair"],
-        "plain random differs in": "<br>".join(report["differences_from_plain_random"]) or "nothing",
+        "plain random differs in": "; ".join(report["differences_from_plain_random"]) or "nothing",
     }
 
 

@@ -35,7 +35,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.registry import QUANTIZERS
 from tok1d.config.schema import StartConfig, TokenizerConfig
 from tok1d.models.pretrained import Row, fairness, fit, shape
-from tok1d.models.tokenizer import Tokenizer
+from tok1d.models.tokenizer import Tokenizer, check_complete, read_config
 from tok1d.models.weights import hub_file, read_file
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -60,11 +60,22 @@ def read_parent(init_from: str) -> Parent:
         return _unfinished(given)
     folder, source = _locate(init_from)
     try:
-        config = TokenizerConfig(**json.loads((folder / FILES[0]).read_text()))
-    except (OSError, ValueError, TypeError):  # pydantic's errors are ValueErrors
+        config = read_config(json.loads((folder / FILES[0]).read_text()))
+    except ConfigError as error:
+        raise ConfigError(f"{source} is no tokenizer of this tok1d ({error}): {_remedy()}") from None
+    except (OSError, ValueError):
         raise ConfigError(f"{source} is no tokenizer of this tok1d: {_remedy()}") from None
     weights = folder / FILES[1]
-    return Parent(config, read_file(weights, _remedy()), weights, source, _sha256(weights))
+    return Parent(
+        config, _whole(read_file(weights, _remedy()), config, weights), weights, source, _sha256(weights)
+    )
+
+
+def _whole(state: dict[str, Tensor], config: TokenizerConfig, file: Path) -> dict[str, Tensor]:
+    """These tensors, if they are all that a tokenizer of this kind has. Raises `ConfigError`."""
+    with torch.random.fork_rng(devices=[]):
+        check_complete(state, Tokenizer(config), file)
+    return state
 
 
 def is_hub_id(init_from: str) -> bool:
@@ -98,9 +109,12 @@ def _unfinished(folder: Path) -> Parent:
     path = folder / "last.ckpt"
     try:
         params = yaml.safe_load((folder / "params.yaml").read_text())
-        config = TokenizerConfig(**{k: v for k, v in params.items() if k in TokenizerConfig.model_fields})
+        config = read_config({k: v for k, v in params.items() if k in TokenizerConfig.model_fields})
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["ema"]
-    except (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError):
+        _whole(state, config, path)
+    except ConfigError as error:
+        raise ConfigError(f"{path} is damaged, or of another tok1d ({error}): {_remedy()}") from None
+    except (AttributeError, OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError):
         raise ConfigError(f"{path} is damaged, or of another tok1d: {_remedy()}") from None
     source = f"{path}, averaged weights of a run that is not finished"
     return Parent(config, state, path, source, _sha256(path))

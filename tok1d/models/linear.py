@@ -25,14 +25,15 @@ free: the
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+Replacing = Callable[[Path], AbstractContextManager[Path]]  # a temporary name to write a file to
 LINEAR_VERSION = 1  # changes with what it computes
 LEVELS = (8, 8, 8, 5, 5, 5)
 WIDTHS = (1.3, 1.625, 1.95, 2.275, 2.6)  # half the width of a uniform grid, in standard deviations
@@ -160,18 +161,20 @@ class LinearTokenizer(nn.Module):
         self._give_digits(torch.cat([numbers, mirrored]).T.contiguous())
         return self
 
-    def fit_once(self, images: Sequence[Tensor], fingerprint: str, cache: Path) -> LinearTokenizer:
-        """`fit`, or what an earlier fit to the images of this fingerprint left in the folder `cache`."""
+    def fit_once(
+        self, images: Sequence[Tensor], fingerprint: str, cache: Path, replacing: Replacing
+    ) -> LinearTokenizer:
+        """`fit`, or what an earlier fit to the images of this fingerprint left in the folder `cache`, which
+        `tok1d.system.replacing` writes to.
+        """
         key = f"{self.image_size}px-{self.num_tokens}-{'.'.join(map(str, self.levels))}-{self.grid}"
         file = cache / f"linear-{fingerprint}-{key}-v{LINEAR_VERSION}.safetensors"
         if file.exists():
             self.load_state_dict(load_file(file))
             return self
         self.fit(images)
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        save_file(self.state_dict(), temporary)
-        temporary.replace(file)
+        with replacing(file) as temporary:
+            save_file(self.state_dict(), temporary)
         return self
 
     def _choose_frequencies(self, images: Sequence[Tensor], odd: Tensor) -> None:

@@ -1,18 +1,23 @@
 """The 1D image tokenizer: an image becomes K discrete tokens and comes back (TiTok, arXiv:2406.07550)."""
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from tok1d.config.parse import BEFORE
+from tok1d.config.fields import ConfigError
+from tok1d.config.parse import BEFORE, parse
 from tok1d.config.schema import TokenizerConfig
 from tok1d.models.decoder import Decoded, Decoder
 from tok1d.models.encoder import Encoder
 from tok1d.models.linear import LinearTokenizer
 from tok1d.models.quantizers import NO_IDS, Quantized, build_quantizer
 from tok1d.models.refine import RefiningDecoder
+from tok1d.models.weights import read_file
 
 
 class Reconstruction(NamedTuple):
@@ -24,22 +29,55 @@ class Reconstruction(NamedTuple):
     features: Tensor | None  # [B, N, D], the ViT decoder's patches after its middle block
 
 
+def read_config(values: Any) -> TokenizerConfig:
+    """What `config.json` holds; nothing is filled in, for another network would be built. Raises
+    `ConfigError`.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError("config.json holds no names and values")
+    lacking = [name for name in TokenizerConfig.model_fields if name not in values and name not in BEFORE]
+    if lacking:
+        raise ConfigError(f"config.json lacks {some(lacking)}: bring the whole file")
+    try:
+        return parse(BEFORE | values, TokenizerConfig)[0]
+    except ConfigError as error:
+        raise ConfigError(f"config.json is not usable: {error}") from None
+
+
+def some(names: list[str]) -> str:
+    """Names in a sentence, of many the first three."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def check_complete(state: Mapping[str, Tensor], model: nn.Module, file: Path) -> None:
+    """Raises `ConfigError`, naming them, unless these are all of a model's tensors, in their shapes, and no
+    others: the rest of a model would be random.
+    """
+    own = model.state_dict()
+    lacking = [name for name in own if name not in state]
+    unknown = [name for name in state if name not in own]
+    odd = [name for name in own if name in state and own[name].shape != state[name].shape]
+    wrong = [
+        f"{verb} {some(names)}"
+        for verb, names in (("lacks", lacking), ("has unknown", unknown), ("has another shape of", odd))
+        if names
+    ]
+    if wrong:
+        raise ConfigError(f"{file} {', '.join(wrong)}: bring the whole file that belongs to its config.json")
+
+
 class Tokenizer(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="tok1d",
     tags=["image-tokenizer", "1d-tokenizer"],
-    coders={
-        TokenizerConfig: (
-            lambda config: config.model_dump(mode="json"),
-            lambda data: TokenizerConfig(**BEFORE | data),
-        )
-    },
+    coders={TokenizerConfig: (lambda config: config.model_dump(mode="json"), read_config)},
 ):
     """Images are float tensors [B, 3, H, W] in 0 … 1 (RGB), tokens are int64 [B, K] in 0 … codebook_size - 1.
 
     `save_pretrained(folder)` and `from_pretrained(folder or hub id)` write and read `config.json` and
-    `model.safetensors`.
+    `model.safetensors`; what is incomplete is refused.
     """
 
     def __init__(self, config: TokenizerConfig):
@@ -60,6 +98,34 @@ class Tokenizer(
         size = config.decoder_refine
         self.refine = RefiningDecoder(size, most) if size != "none" else None
         self.frozen: list[nn.Module] = []  # stay in eval mode
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "Tokenizer":
+        """The tokenizer of a folder or hub id, in eval mode. Raises `ConfigError` if `config.json` or the
+        weights are incomplete or damaged, and what the hub's library raises when it cannot fetch them.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except ConfigError as error:
+            raise ConfigError(f"{pretrained_model_name_or_path}: {error}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:  # no names and values
+            raise ConfigError(f"{pretrained_model_name_or_path}: config.json is damaged ({error})") from None
+
+    @classmethod
+    def _from_pretrained(cls, **options: Any) -> "Tokenizer":
+        if "config" not in options:
+            raise ConfigError("there is no config.json")
+        return super()._from_pretrained(**options)
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        file = Path(model_file)
+        state = read_file(file, "bring the whole file")
+        check_complete(state, model, file)
+        model.load_state_dict(state)
+        return model.to(map_location).eval()
+
+    _load_as_pickle = _load_as_safetensor
 
     def encode_codes(
         self, images: Tensor, num_tokens: int | None = None, entropy_weight: float = 0.0

@@ -15,6 +15,7 @@ from tok1d.config.parse import renamed
 from tok1d.config.registry import CHANGES_NO_NUMBER
 from tok1d.config.schema import EvalConfig
 from tok1d.evaluation.card import card_id, protocol
+from tok1d.evaluation.table import table_of
 from tok1d.figures.quality import LINEAR
 from tok1d.figures.series import series_of
 from tok1d.runs import Run, RunError
@@ -42,6 +43,7 @@ def evaluated(run: Run, config: SweepConfig) -> bool:
     try:
         found = run.evaluation
         asked = EvalConfig(**renamed(found["asked"]))
+        table_of(run)
     except (RunError, KeyError, ValueError):
         return False
     counts = {row["num_tokens"] for row in found["results"]}

@@ -12,7 +12,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ import psutil
 from tok1d.runs import TRY_AGAIN, Run
 from tok1d.sweeps.after import arguments, pending_steps
 from tok1d.sweeps.plan import SweepConfig
-from tok1d.system import FOLLOWS, locked, no_space, replacing
+from tok1d.system import FOLLOWS, is_full, locked, no_space, replacing
 
 STATUS = "status.json"
 BEAT = 5.0  # seconds between signs of life
@@ -116,16 +115,6 @@ def failure(run: Run, what: str, status: int, said: list[str]) -> CellFailed:
 
 def full(run: Run) -> str:
     return f"the disk is full: make room at {run.path}; the same command continues from the last checkpoint"
-
-
-def is_full(folder: Path) -> bool:
-    """Whether not even a megabyte can be written there."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(2**20))
-    except OSError as error:
-        return no_space(error)
-    return False
 
 
 @contextlib.contextmanager

@@ -8,13 +8,16 @@ run and the card of every number drawn. `tok1d figures` draws figures of numbers
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -23,7 +26,7 @@ from tok1d.config.registry import NUMBERS
 from tok1d.evaluation.card import protocol
 from tok1d.figures.draw import redraw
 from tok1d.jupyter.execute import execute
-from tok1d.jupyter.tables import format_cell, name_of
+from tok1d.jupyter.tables import format_cell, markdown_text, name_of
 from tok1d.runs import Run, RunError
 from tok1d.system import replacing
 
@@ -42,7 +45,8 @@ def redraw_all(outputs: Path, params: dict[str, Any]) -> int:
         except (ConfigError, RunError) as error:
             print(f"tok1d: {sweep}: {error}", file=sys.stderr)
             failed += 1
-    drawn = [path for path in sorted(outputs.glob("published/**/*.json")) if redraw(path)]
+    drawn = [path for path in sorted(outputs.glob("published/[!.]*/**/*.json")) if redraw(path)]
+    drawn += [path for path in sorted(outputs.glob("published/*.json")) if redraw(path)]
     print(
         f"{len(sweeps) - failed} of {len(sweeps)} sweeps and {len(drawn)} published figures are drawn again"
     )
@@ -54,11 +58,14 @@ BEGIN, END = "<!-- results: written by tok1d publish -->", "<!-- end of results 
 
 
 def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
-    """Copy the numbers and figures of a finished sweep. Its runs are named as if it was in `outputs`, and of
-    paths among their parameters the last part is kept.
+    """Copy the numbers and figures of a finished sweep, all at once: until then what was published of it
+    before is there. Its runs are named as if it was in `outputs`, and of paths among their parameters the
+    last part is kept.
 
-    Raises `RunError` if the sweep is not finished, or if its runs were not measured alike.
+    Raises `RunError` if the sweep is not finished, if its runs were not measured alike, or if another sweep
+    of its name is published already.
     """
+    sweep = sweep.resolve()  # its name is that of a folder, never `..`
     if not (sweep / "results.csv").exists() or not (sweep / "sweep_done.json").exists():
         raise RunError(
             f"{sweep} is no finished sweep: finish it with 'tok1d sweep params/sweeps/{sweep.name}.yaml'"
@@ -70,11 +77,25 @@ def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
             f"{odd} was not measured as the other runs of {sweep}: 'tok1d evaluate' them alike first"
         )
     folder = published / sweep.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    what = about(sweep, rows, title) | {"origin": origin(sweep, published)}
+    earlier = json.loads((folder / "about.json").read_text()) if (folder / "about.json").exists() else {}
+    if earlier.get("origin", what["origin"]) != what["origin"]:
+        raise RunError(
+            f"{folder} holds another sweep of that name, {earlier['title']}: rename the folder {sweep}, "
+            f"or delete {folder} to replace it"
+        )
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        write_files(temporary, sweep, rows)
+        (temporary / "about.json").write_text(json.dumps(what, indent=1) + "\n")
+    return folder
+
+
+def write_files(folder: Path, sweep: Path, rows: pd.DataFrame) -> None:
+    """Results, and each figure with its JSON."""
     where = f"outputs/{sweep.name}/"
     rows.map(without_folders).assign(path=where + rows["run"]).to_csv(folder / "results.csv", index=False)
-    for file in sorted((sweep / "figures").glob("*")):
+    for file in sorted((sweep / "figures").glob("[!.]*")):
         if file.suffix == ".json":
             kept = json.loads(file.read_text())
             for item in kept["drawn"]:
@@ -83,8 +104,12 @@ def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
             (folder / file.name).write_text(json.dumps(kept, indent=1) + "\n")
         elif file.suffix in (".png", ".pdf"):
             shutil.copy(file, folder)
-    (folder / "about.json").write_text(json.dumps(about(sweep, rows, title), indent=1) + "\n")
-    return folder
+
+
+def origin(sweep: Path, published: Path) -> str:
+    """Eight letters that tell sweeps of one name apart by where they lie, and do not say where."""
+    place = os.path.relpath(sweep, published.resolve().parent)
+    return hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def read_results(file: Path) -> pd.DataFrame:
@@ -106,15 +131,15 @@ def about(sweep: Path, rows: pd.DataFrame, title: str) -> dict[str, Any]:
 def results_table(published: Path = PUBLISHED) -> str:
     """Of every published sweep, in Markdown: a row for each kind of run and token count, means over seeds."""
     parts = []
-    for file in sorted(published.glob("*/results.csv")):
+    for file in sorted(published.glob("[!.]*/results.csv")):  # a killed process may leave hidden folders
         folder, rows = file.parent, read_results(file)
         about = json.loads((folder / "about.json").read_text())
         card, seeds = about["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
         what = f"{card['images']:,} images at {card['image_size']} pixels"
         means = f"; mean and standard deviation of {seeds} seeds" if seeds > 1 else ""
-        link = f"[{folder.name}]({PUBLISHED.as_posix()}/{folder.name})"
+        link = f"[{markdown_text(folder.name)}]({PUBLISHED.as_posix()}/{quote(folder.name)})"
         parts += [
-            f"**{about['title']}**, {what}{means} ({link}: figures, cards)",
+            f"**{markdown_text(about['title'])}**, {what}{means} ({link}: figures, cards)",
             "",
             *markdown_table(rows),
             "",
@@ -128,7 +153,7 @@ def markdown_table(rows: pd.DataFrame) -> list[str]:
     lines.append("|---|---:|" + "---:|" * len(names))
     for (series, count), group in rows.groupby(["series", "num_tokens"], sort=False):
         cells = [cell(name, group[name]) for name in names]
-        lines.append(f"| {series} | {count} | " + " | ".join(cells) + " |")
+        lines.append(f"| {markdown_text(str(series))} | {count} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -149,10 +174,11 @@ def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None
 
 def around_results(readme: Path = Path("README.md")) -> tuple[str, str]:
     """What stands before the table and after it. Raises `RunError` if it has no place."""
-    text = readme.read_text() if readme.is_file() else ""
-    if BEGIN not in text or END not in text:
+    before, begin, rest = (readme.read_text() if readme.is_file() else "").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
         raise RunError(
             f"{readme} has no place for results: type this in the project's folder, whose README.md has the "
             f"lines {BEGIN} and {END}"
         )
-    return text.split(BEGIN)[0], text.split(END)[1]
+    return before, after

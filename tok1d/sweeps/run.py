@@ -19,7 +19,9 @@ from typing import Any
 import parsl
 import yaml
 from parsl.config import Config
+from parsl.curvezmq import create_certificates
 from parsl.executors import HighThroughputExecutor
+from parsl.providers import LocalProvider
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import parse_train
@@ -29,7 +31,7 @@ from tok1d.sweeps.cell import CellFailed, run_cell
 from tok1d.sweeps.dry_run import describe, missing
 from tok1d.sweeps.plan import Cell, Plan
 from tok1d.sweeps.table import LiveTable, write_plan
-from tok1d.system import locked, replacing
+from tok1d.system import locked, replacing, scratch
 
 SITE = Path("params/sites/local.py")
 # Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one
@@ -130,7 +132,7 @@ def run_all(plan: Plan, todo: list[Cell], config: Config) -> dict[str, str]:
     project = str(Path.cwd())
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    with parsl.load(config) as kernel:
+    with scratch() as keys, parsl.load(with_keys(config, keys)) as kernel:
         app = parsl.python_app(run_cell, data_flow_kernel=kernel)
         futures = {c.name: app(str(c.run.path.absolute()), project, plan.config) for c in todo}
         with LiveTable(plan) as table:
@@ -138,6 +140,17 @@ def run_all(plan: Plan, todo: list[Cell], config: Config) -> dict[str, str]:
                 table.update()
                 time.sleep(1)
     return {name: str(why) for name, future in futures.items() if (why := future.exception())}
+
+
+def with_keys(config: Config, folder: Path) -> Config:
+    """Parsl encrypts what driver and workers tell each other, or any user of the machine could send them
+    code. Keys that this machine alone needs lie in `folder`: not every disk can keep them private.
+    """
+    for executor in config.executors:
+        here = isinstance(getattr(executor, "provider", None), LocalProvider)
+        if isinstance(executor, HighThroughputExecutor) and executor.encrypted and here:
+            executor.cert_dir = executor.cert_dir or create_certificates(folder / executor.label)
+    return config
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from rich.live import Live
 
 from tok1d.environment import headless
 from tok1d.jupyter.tables import as_text, plain_table, show_table, terminal
-from tok1d.runs import Run, RunError
+from tok1d.runs import Run, RunError, records_in
 from tok1d.sweeps.cell import BEAT, STATUS
 from tok1d.sweeps.plan import Plan
 from tok1d.system import replacing
@@ -85,10 +85,8 @@ def last_record(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError):
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            lines = file.read().split(b"\n")
-        for line in reversed(lines[:-1]):
-            with contextlib.suppress(ValueError):
-                return json.loads(line)
+            whole, _, _ = file.read().decode(errors="replace").rpartition("\n")
+        return (records_in(whole) or [{}])[-1]
     return {}
 
 

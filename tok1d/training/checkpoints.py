@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 
 import torch
 
 from tok1d.runs import Run, RunError, writes
-from tok1d.system import replacing
+from tok1d.system import remedy, replacing
 from tok1d.training.parallelize import full_tensors, shard_like
 from tok1d.training.state import State
 
@@ -22,7 +23,8 @@ def save_checkpoint(run: Run, state: State) -> None:
     if not writes():
         return
     with writable(run, f"the checkpoint of step {state.step}"), replacing(run / "last.ckpt") as temporary:
-        torch.save(content, temporary)
+        with open(temporary, "wb") as file:  # by itself torch would not say why it cannot
+            torch.save(content, file)
         keep_previous(run)
 
 
@@ -30,7 +32,10 @@ def keep_previous(run: Run) -> None:
     """Make the `last.ckpt` that is about to be replaced `previous.ckpt`, without ever having neither."""
     if (run / "last.ckpt").exists():
         with replacing(run / "previous.ckpt") as temporary:
-            os.link(run / "last.ckpt", temporary)
+            try:
+                os.link(run / "last.ckpt", temporary)
+            except OSError:  # exFAT, SMB and others have no links
+                shutil.copyfile(run / "last.ckpt", temporary)
 
 
 def load_checkpoint(run: Run, state: State) -> bool:
@@ -82,9 +87,7 @@ def writable(run: Run, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save speaks of a full disk as a RuntimeError
-        number = getattr(error, "errno", None)
-        why = os.strerror(number).lower() if number else "is the disk full?"
         raise RunError(
-            f"{what} cannot be written to {run.path} ({why}): make room there; "
+            f"{what} cannot be written to {run.path} {remedy(error, run.path)}; "
             f"the same command continues from the last checkpoint"
         ) from error

@@ -24,6 +24,7 @@ from tok1d.models.linear import LinearTokenizer
 from tok1d.models.pretrained import load_pretrained_encoder
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
+from tok1d.system import replacing
 from tok1d.training.parallelize import full_tensors
 
 
@@ -70,7 +71,7 @@ def initialize_model(
     elif isinstance(model.encoder, LinearTokenizer):
         if images is None:
             raise ConfigError("encoder=linear is fitted to images: give train() a data set of images")
-        model.encoder.fit_once(WholeImages(images), images.fingerprint, Path(run.cache))
+        model.encoder.fit_once(WholeImages(images), images.fingerprint, Path(run.cache), replacing)
         write_report(run, LINEAR_REPORT)
     else:
         write_report(run, load_pretrained_encoder(model.encoder, model.config, start, read_report(run)))

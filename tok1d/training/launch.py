@@ -12,7 +12,6 @@ training, or evaluation, in a kernel does.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -42,7 +41,7 @@ from tok1d.distributed import (
 )
 from tok1d.environment import headless
 from tok1d.models.tokenizer import Tokenizer
-from tok1d.runs import TRY_AGAIN, Run, RunError
+from tok1d.runs import TRY_AGAIN, Run, RunError, records_in
 from tok1d.system import FOLLOWS, GRACE, end_with_stdin
 from tok1d.training.initialize import check_initialization
 from tok1d.training.task import Model, Task, TokenizerTask
@@ -221,9 +220,9 @@ class Tail:
         if identity is None or identity == self.old:
             return []
         if self.file is None or os.fstat(self.file.fileno()).st_ino != identity:
-            self.file, self.rest = open(self.path), ""  # noqa: SIM115
-        *lines, self.rest = (self.rest + self.file.read()).split("\n")
-        return [json.loads(line) for line in lines]
+            self.file, self.rest = open(self.path, errors="replace"), ""  # noqa: SIM115
+        lines, _, self.rest = (self.rest + self.file.read()).rpartition("\n")
+        return records_in(lines)
 
 
 def bar(config: LoopConfig) -> tqdm:
