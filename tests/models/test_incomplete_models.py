@@ -11,9 +11,10 @@ from small_run import start
 
 from tok1d.cli import main
 from tok1d.config.fields import ConfigError
+from tok1d.config.parse import BEFORE
 from tok1d.models.finetune import read_parent
 from tok1d.models.quantizers import QUANTIZER_CLASSES
-from tok1d.models.tokenizer import ADDED, Tokenizer
+from tok1d.models.tokenizer import Tokenizer
 from tok1d.training.train import train
 
 
@@ -116,7 +117,7 @@ def test_what_is_saved_is_complete(tmp_path, quantizer, more):
 
 def test_a_config_of_before_lacks_what_was_added(whole, tmp_path):
     shutil.copytree(whole / "model", tmp_path / "model")
-    rewritten(lambda c: {n: v for n, v in c.items() if n not in ADDED})(tmp_path / "model")
+    rewritten(lambda c: {n: v for n, v in c.items() if n not in BEFORE})(tmp_path / "model")
     assert (
         Tokenizer.from_pretrained(tmp_path / "model").config
         == Tokenizer.from_pretrained(whole / "model").config

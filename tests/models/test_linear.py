@@ -19,6 +19,7 @@ from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.models.flops import forward_flops
 from tok1d.models.linear import LinearTokenizer
 from tok1d.models.tokenizer import Tokenizer
+from tok1d.system import replacing
 
 FRAMES = REPO.parent / "shared/data/indian-roads"
 
@@ -112,12 +113,12 @@ def test_a_tokenizer_of_linear_ids_refines_them_and_is_saved(tmp_path):
 
 
 def test_it_is_fitted_once_for_the_same_images(tmp_path, monkeypatch):
-    first = LinearTokenizer(32, 8).fit_once(list(roads(0, 40)), "abc", tmp_path)
+    first = LinearTokenizer(32, 8).fit_once(list(roads(0, 40)), "abc", tmp_path, replacing)
     monkeypatch.setattr(LinearTokenizer, "fit", None)
-    again = LinearTokenizer(32, 8).fit_once([], "abc", tmp_path)
+    again = LinearTokenizer(32, 8).fit_once([], "abc", tmp_path, replacing)
     assert all(torch.equal(a, b) for a, b in zip(first.buffers(), again.buffers(), strict=True))
     with pytest.raises(TypeError):
-        LinearTokenizer(32, 8, grid="centroids").fit_once([], "abc", tmp_path)
+        LinearTokenizer(32, 8, grid="centroids").fit_once([], "abc", tmp_path, replacing)
     assert len(list(tmp_path.iterdir())) == 1
 
 
