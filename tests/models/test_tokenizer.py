@@ -113,3 +113,58 @@ def test_full_size(tokens):
     tokenizer = Tokenizer(config).eval()
     output = tokenizer(torch.rand(1, 3, 256, 256))
     assert output.images.shape == (1, 3, 256, 256) and output.ids.shape == (1, tokens)
+
+
+# ---- what cannot be meant ----
+
+
+@pytest.fixture(scope="module", params=["vit", "linear"])
+def tokenizer(request) -> Tokenizer:
+    torch.manual_seed(0)
+    config = TokenizerConfig(image_size=32, encoder=request.param, patch_size=8, num_latent_tokens=8)
+    tokenizer = Tokenizer(config).eval()
+    if request.param == "linear":
+        tokenizer.encoder.fit(list((torch.rand(20, 3, 32, 32) * 255).byte()))
+    return tokenizer
+
+
+def test_uint8_images_have_the_ids_of_floats(tokenizer):
+    images = (torch.rand(3, 3, 32, 32) * 255).byte()
+    assert torch.equal(tokenizer.encode(images), tokenizer.encode(images / 255))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x * 255, "in 0 … 1, got 0.0"),
+        (lambda x: x * 255, "type images / 255"),
+        (lambda x: x * 2 - 1, "type (images + 1) / 2"),
+        (lambda x: torch.where(x > 0.9, torch.nan, x), "replace what is not finite"),
+        (lambda x: (x * 255).long(), "float or uint8, got int64 [3, 3, 32, 32]: type images.float() / 255"),
+        (lambda x: x[0], "[B, 3, 32, 32] here, got float32 [3, 32, 32]: type images[None]"),
+        (lambda x: x.permute(0, 2, 3, 1), "type images.permute(0, 3, 1, 2)"),
+        (lambda x: x[..., :24], "resize and crop them to 32 pixels"),
+        (lambda x: x[:, :1], "got float32 [3, 1, 32, 32]"),
+        (lambda x: x[:0], "got float32 [0, 3, 32, 32]"),
+    ],
+)
+def test_images_that_cannot_be_meant_are_one_sentence(tokenizer, change, said):
+    with pytest.raises(ValueError) as caught:
+        tokenizer.encode(change(torch.rand(3, 3, 32, 32)))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (torch.full((2, 8), 64000), "ids are 0 … 63999 here, got 64000 … 64000"),
+        (torch.full((2, 8), -1), "got -1 … -1: decode ids of this tokenizer"),
+        (torch.zeros(2, 8), "int64 [B, k], got float32 [2, 8]"),
+        (torch.zeros(8, dtype=torch.long), "got int64 [8]"),
+        (torch.zeros(2, 9, dtype=torch.long), "num_tokens=9 is not in 1 … 8"),
+    ],
+)
+def test_ids_of_no_tokenizer_like_this_are_one_sentence(tokenizer, ids, said):
+    with pytest.raises(ValueError) as caught:
+        tokenizer.decode_ids(ids)
+    assert said in str(caught.value) and "\n" not in str(caught.value)

@@ -98,6 +98,14 @@ def test_rerunning_a_finished_run_does_nothing_and_says_so(finished):
     assert {path: path.stat().st_mtime_ns for path in finished.path.rglob("*")} == before
 
 
+def test_a_finished_run_is_no_run_of_other_parameters(finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.path.rglob("*")}
+    for name, value in dict(num_latent_tokens=2, steps=151, seed=1, toy_images=41).items():
+        result = train_tiny(finished.path.parent.parent, **LONG | {name: value})
+        assert result.returncode == 1 and f"was started with {name}=" in result.stderr, result.stdout
+    assert {path: path.stat().st_mtime_ns for path in finished.path.rglob("*")} == before
+
+
 def test_a_finished_run_says_where_it_came_from(finished):
     manifest = finished.manifest
     assert manifest["git"] is None or len(manifest["git"].split("+")[0]) == 40

@@ -170,7 +170,10 @@ def check_parameters(notebook: Path, params: dict[str, Any]) -> RunConfig:
     """
     defaults = own_parameters(notebook)
     if notebook.stem in NOTEBOOKS:
-        return run_to_open(notebook.stem, parse_notebook(notebook.stem, defaults | params).run)
+        found = parse_notebook(notebook.stem, defaults | params)
+        if notebook.stem == "train":
+            Run(found.run.folder).check_params(*found)  # before it is called finished
+        return run_to_open(notebook.stem, found.run)
     for name in params:
         if name not in defaults:
             raise ConfigError(unknown_name(name, defaults))

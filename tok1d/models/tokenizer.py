@@ -1,6 +1,7 @@
 """The 1D image tokenizer: an image becomes K discrete tokens and comes back (TiTok, arXiv:2406.07550)."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,6 +66,11 @@ def check_complete(state: Mapping[str, Tensor], model: nn.Module, file: Path) ->
     ]
     if wrong:
         raise ConfigError(f"{file} {', '.join(wrong)}: bring the whole file that belongs to its config.json")
+
+
+def described(tensor: Tensor) -> str:
+    """uint8 [8, 3, 64, 64]"""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 class Tokenizer(
@@ -134,6 +140,7 @@ class Tokenizer(
         which the entropies of vq, lfq and softvq have `entropy_weight`.
         """
         count = self._count(num_tokens)
+        self._check_shape(images)
         if isinstance(self.encoder, LinearTokenizer):
             ids = self.encoder.encode(images, count)
             return Quantized(self.quantizer.ids_to_codes(ids), ids, images.new_zeros(()), {})
@@ -141,12 +148,13 @@ class Tokenizer(
         return self.quantizer(z, entropy_weight)
 
     def encode(self, images: Tensor, num_tokens: int | None = None) -> Tensor:
-        """images [B, 3, H, W] in 0 … 1 -> token ids [B, k] int64; k is K unless the tokenizer is elastic.
+        """images [B, 3, S, S], float in 0 … 1 or uint8 -> token ids [B, k] int64; k is K unless the tokenizer
+        is elastic.
 
-        Raises `ValueError` if its tokens are continuous and have none (kl): use `encode_codes` and `decode`.
-        softvq's ids are the strongest codes only.
+        Raises `ValueError` for images of another size or range, or if its tokens are continuous and have none
+        (kl): use `encode_codes` and `decode`. softvq's ids are the strongest codes only.
         """
-        ids = self.encode_codes(images, num_tokens).ids
+        ids = self.encode_codes(self._in_range(images), num_tokens).ids
         if ids is None:
             raise ValueError(NO_IDS)
         return ids
@@ -166,8 +174,16 @@ class Tokenizer(
         return decoded._replace(images=self.refine(decoded.images, codes.shape[1]))
 
     def decode_ids(self, ids: Tensor) -> Tensor:
-        """token ids [B, k] -> images [B, 3, H, W], clamped to 0 … 1."""
+        """token ids [B, k] int64 -> images [B, 3, S, S], clamped to 0 … 1. Raises `ValueError` for ids that this
+        tokenizer does not have.
+        """
+        if ids.ndim != 2 or ids.is_floating_point() or not len(ids):
+            raise ValueError(f"ids are int64 [B, k], got {described(ids)}: give them as encode does")
         self._count(ids.shape[1])
+        size = self.quantizer.codebook_size
+        low, high = ids.min().item(), ids.max().item()
+        if size and not 0 <= low <= high < size:
+            raise ValueError(f"ids are 0 … {size - 1} here, got {low} … {high}: decode ids of this tokenizer")
         return self.decode(self.quantizer.ids_to_codes(ids))
 
     def forward(
@@ -177,6 +193,31 @@ class Tokenizer(
         codes, ids, loss, terms = self.encode_codes(images, num_tokens, entropy_weight)
         decoded = self.decode_unclamped(codes)
         return Reconstruction(decoded.images, ids, loss, terms, codes, decoded.features)
+
+    def _check_shape(self, images: Tensor) -> None:
+        """Raises `ValueError` unless images are [B, 3, S, S]."""
+        S, got = self.config.image_size, described(images)
+        if images.ndim == 4 and images.shape[1:] == (3, S, S) and len(images):
+            return
+        hint = f"resize and crop them to {S} pixels"
+        if images.ndim == 3:
+            hint = "type images[None] for a single one"
+        elif images.ndim == 4 and images.shape[-1] == 3:
+            hint = "type images.permute(0, 3, 1, 2)"
+        raise ValueError(f"images are [B, 3, {S}, {S}] here, got {got}: {hint}")
+
+    def _in_range(self, images: Tensor) -> Tensor:
+        """Images as floats in 0 … 1; a little beyond may come from resizing. Raises `ValueError`."""
+        if images.dtype == torch.uint8 or not images.numel():
+            return images.float() / 255
+        if not images.is_floating_point():
+            raise ValueError(f"images are float or uint8, got {described(images)}: type images.float() / 255")
+        low, high = images.min().item(), images.max().item()
+        if not -0.2 <= low <= high <= 1.2:  # NaN is in no range
+            hint = "type images / 255" if high > 1.2 and low > -0.2 else "type (images + 1) / 2"
+            hint = hint if math.isfinite(low + high) else "replace what is not finite"
+            raise ValueError(f"images are in 0 … 1, got {low:.3g} … {high:.3g}: {hint}")
+        return images
 
     def _count(self, num_tokens: int | None) -> int:
         K = self.config.num_latent_tokens
