@@ -174,8 +174,8 @@ class Tokenizer(
         return decoded._replace(images=self.refine(decoded.images, codes.shape[1]))
 
     def decode_ids(self, ids: Tensor) -> Tensor:
-        """token ids [B, k] int64 -> images [B, 3, S, S], clamped to 0 … 1. Raises `ValueError` for ids that this
-        tokenizer does not have.
+        """token ids [B, k] int64 -> images [B, 3, S, S], clamped to 0 … 1. Raises `ValueError` for ids that
+        this tokenizer does not have.
         """
         if ids.ndim != 2 or ids.is_floating_point() or not len(ids):
             raise ValueError(f"ids are int64 [B, k], got {described(ids)}: give them as encode does")
