@@ -37,6 +37,16 @@ def test_what_cannot_be_read_is_one_sentence_and_status_2(words, sentence, capsy
         (Lost("its machine is gone"), TRY_AGAIN, "tok1d: its machine is gone\n"),
         (KeyboardInterrupt(), 130, ""),
         (OSError(28, "No space left on device"), 1, "tok1d: the disk is full"),
+        (
+            OSError(13, "", "/a/b"),
+            1,
+            "tok1d: /a/b cannot be used (permission denied): give yourself the right",
+        ),
+        (
+            OSError(30, "", "/a/b"),
+            1,
+            "tok1d: /a/b cannot be used (read-only file system): mount it for writing",
+        ),
     ],
 )
 def test_each_way_to_fail_has_its_status(raised, status, says, monkeypatch, capsys):

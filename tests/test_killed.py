@@ -1,4 +1,4 @@
-"""A kill before a change to a file costs nothing: the same command then leaves what it would have left."""
+"""Whatever is killed, before whichever change to its files, ends in a second start as without that."""
 
 import json
 import subprocess

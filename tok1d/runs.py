@@ -23,8 +23,8 @@ In `outputs/<sweep>/<run>/`:
 In `outputs/<sweep>/`: sweep.json (the plan), driver.txt (who runs it), results.csv, sweep_done.json, figures/
 and report.html, all by `tok1d.sweeps`.
 
-Every file is written under a temporary name and renamed, so none is ever half a file. One process
-writes at a time.
+Every file, and each of the folders model/ and recon/, is written under a temporary name and renamed, so none
+is ever half there; `tok1d.system.replacing`. One process writes at a time.
 """
 
 from __future__ import annotations

@@ -253,7 +253,9 @@ def test_only_pictures_of_the_notebooks_folder_get_into_the_report(tmp_path):
     (inside / "link.png").symlink_to(outside)
     own = ["here.png", "recon/with%20space.png", str(inside / "here.png")]
     others = ["../secret.png", "recon/../../secret.png", str(outside), f"file://{outside}", "link.png"]
-    nothing = ["", ".", "recon", "gone.png", "%00.png", "x" * 5000]
+    for name in ("params.yaml", "key", "page.html"):  # no pictures
+        (inside / name).write_text("secret")
+    nothing = ["", ".", "recon", "gone.png", "%00.png", "x" * 5000, "params.yaml", "key", "page.html"]
     markdown = "\n\n".join(f"![{i}]({source})" for i, source in enumerate([*own, *others, *nothing]))
     shown = new_output(
         "display_data", {"text/html": "".join(f'<img src="{s}">' for s in [*own, *others, *nothing])}
@@ -263,6 +265,7 @@ def test_only_pictures_of_the_notebooks_folder_get_into_the_report(tmp_path):
     embedded = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
     assert embedded == [base64.b64encode((inside / "here.png").read_bytes()).decode()] * 2 * len(own)
     assert page.count("not in this file") == 2 * len(others + nothing)
+    assert base64.b64encode(b"secret").decode() not in page
 
 
 FITS = """() => [...document.querySelectorAll("table")].map(table => {

@@ -39,7 +39,15 @@ from tok1d.training.train import train
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
-PASSING = {"train_seconds", "encode_images_per_s", "decode_images_per_s", "finished", "seconds"}
+PASSING = {
+    "git",
+    "tok1d",
+    "train_seconds",
+    "encode_images_per_s",
+    "decode_images_per_s",
+    "finished",
+    "seconds",
+}
 
 
 # ---- what is killed: each works in the folder it is given, with paths that are the same for every copy ----

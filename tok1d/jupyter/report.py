@@ -26,6 +26,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.parse import NOTEBOOKS
 from tok1d.runs import RunError
 from tok1d.system import replacing
@@ -80,11 +81,11 @@ def build_report(notebooks: list[Path], out: Path, title: str = "tok1d report") 
     """Write executed `notebooks` as the one file `out` (a temporary file, then a rename); returns its path.
 
     A notebook with an error, or one that stopped before its last cell, is shown and flagged.
-    Raises ValueError for an empty list, and for a notebook that is missing, unreadable or was never run.
+    Raises `ConfigError` for an empty list, and for a notebook that is missing, unreadable or was never run.
     """
     paths = [Path(notebook) for notebook in notebooks]
     if not paths:
-        raise ValueError("No notebook to report: run one with `tok1d run notebooks/train.ipynb`.")
+        raise ConfigError("No notebook to report: run one with `tok1d run notebooks/train.ipynb`.")
     loaded = [(path, _read(path)) for path in paths]
     ids = [f"{i}-{re.sub(r'[^A-Za-z0-9]+', '-', path.stem)}" for i, path in enumerate(paths, 1)]
     exporter = _exporter()
@@ -100,14 +101,14 @@ def build_report(notebooks: list[Path], out: Path, title: str = "tok1d report") 
 def _read(path: Path) -> nbformat.NotebookNode:
     how = f"run it with `tok1d run notebooks/{path.name}`"
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: {how}.")
+        raise ConfigError(f"{path} does not exist: {how}.")
     try:
         notebook = nbformat.read(path, as_version=4)
     except Exception as error:
-        raise ValueError(f"{path} is not a readable notebook: {how} again.") from error
+        raise ConfigError(f"{path} is not a readable notebook: {how} again.") from error
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     if code and not any(cell.execution_count or cell.outputs for cell in code):
-        raise ValueError(f"{path} was never run: {how}.")
+        raise ConfigError(f"{path} was never run: {how}.")
     return notebook
 
 
