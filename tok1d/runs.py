@@ -186,14 +186,14 @@ class Run:
     def _records(self, name: str) -> list[dict[str, float]]:
         """All whole ones: a line that was being written when its process was killed is no record."""
         path, records = self / name, []
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             with suppress(json.JSONDecodeError):
                 records.append(json.loads(line))
         return records
 
     def _read(self, name: str) -> str:
         try:
-            return (self / name).read_text()
+            return (self / name).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise RunError(
                 f"{self.path} has no {name}: train it first with 'tok1d run notebooks/train.ipynb'"
@@ -206,7 +206,7 @@ class Run:
         if not writes():
             return
         with replacing(self / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
@@ -214,7 +214,7 @@ class Run:
     def log(self, name: str, record: dict[str, float]) -> None:
         """Append a line to metrics.jsonl, for numbers that a rerun repeats, or to timings.jsonl."""
         if writes():
-            with open(self / name, "a") as out:
+            with open(self / name, "a", encoding="utf-8") as out:
                 out.write(json.dumps(record) + "\n")
 
     def keep_metrics(self, steps: int) -> None:
@@ -224,7 +224,7 @@ class Run:
 
     def metrics_until(self, steps: int) -> list[dict[str, float]]:
         path, records = self / "metrics.jsonl", []
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:  # the line that was being written when the process was killed
@@ -263,7 +263,7 @@ class Run:
         if not writes():
             yield
             return
-        with open(self / ".lock", "w") as handle:
+        with open(self / ".lock", "w", encoding="utf-8") as handle:
             if not locked(handle):
                 raise RunError(
                     f"{self.path} is being trained by another process: wait for it, or type another run=NAME"

@@ -278,7 +278,7 @@ def assigned(cells: list[str]) -> dict[str, ast.expr]:
 
 def own_parameters(notebook: Path) -> dict[str, Any]:
     """What the parameters cell of a notebook assigns."""
-    cells = json.loads(notebook.read_text())["cells"]
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     return {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
 

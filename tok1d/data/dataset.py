@@ -226,7 +226,7 @@ def load_images(source: Source, size: int, cache: str | Path, max_unreadable: fl
 def _complete(folder: Path) -> dict[str, Any] | None:
     """The index of a cache folder that is all there: a crash of the machine can cut files short."""
     try:
-        index = json.loads((folder / "index.json").read_text())
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         whole = (folder / "pixels.u8").stat().st_size == sum(3 * h * w for h, w in index["shapes"])
     except (OSError, ValueError):
         return None
@@ -263,7 +263,7 @@ def _decode(source: Source, size: int, folder: Path) -> None:
                 shapes.append(pixels.shape[:2])
                 content.update(f"{name}\0{digest}\n".encode(errors="surrogateescape"))
         index = dict(names=names, shapes=shapes, unreadable=unreadable, fingerprint=content.hexdigest()[:16])
-        (temporary / "index.json").write_text(json.dumps(index))
+        (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
         if not names:
             _check_unreadable(unreadable, len(source.names), source.where, 1.0)
         _put(temporary, folder)

@@ -92,13 +92,13 @@ def index(tar: Path, cache: Path) -> Members:
         cache / "shards" / f"{hashlib.sha256(stamp(tar).encode(errors='surrogateescape')).hexdigest()}.json"
     )
     try:
-        return {name: tuple(place) for name, place in json.loads(kept.read_text()).items()}
+        return {name: tuple(place) for name, place in json.loads(kept.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError):
         members = _index(tar)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_name(f"{kept.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(members))
+        temporary.write_text(json.dumps(members), encoding="utf-8")
         temporary.replace(kept)
     except OSError:  # it is found again next time
         pass

@@ -60,7 +60,7 @@ def read_parent(init_from: str) -> Parent:
         return _unfinished(given)
     folder, source = _locate(init_from)
     try:
-        config = TokenizerConfig(**json.loads((folder / FILES[0]).read_text()))
+        config = TokenizerConfig(**json.loads((folder / FILES[0]).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # pydantic's errors are ValueErrors
         raise ConfigError(f"{source} is no tokenizer of this tok1d: {_remedy()}") from None
     weights = folder / FILES[1]
@@ -97,7 +97,7 @@ def _locate(init_from: str) -> tuple[Path, str]:
 def _unfinished(folder: Path) -> Parent:
     path = folder / "last.ckpt"
     try:
-        params = yaml.safe_load((folder / "params.yaml").read_text())
+        params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
         config = TokenizerConfig(**{k: v for k, v in params.items() if k in TokenizerConfig.model_fields})
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["ema"]
     except (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError):

@@ -76,14 +76,16 @@ def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
     rows.map(without_folders).assign(path=where + rows["run"]).to_csv(folder / "results.csv", index=False)
     for file in sorted((sweep / "figures").glob("*")):
         if file.suffix == ".json":
-            kept = json.loads(file.read_text())
+            kept = json.loads(file.read_text(encoding="utf-8"))
             for item in kept["drawn"]:
                 item |= {"run": where + Path(item["run"]).name} if "run" in item else {}
                 item |= {"series": without_folders(item["series"])} if "series" in item else {}
-            (folder / file.name).write_text(json.dumps(kept, indent=1) + "\n")
+            (folder / file.name).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         elif file.suffix in (".png", ".pdf"):
             shutil.copy(file, folder)
-    (folder / "about.json").write_text(json.dumps(about(sweep, rows, title), indent=1) + "\n")
+    (folder / "about.json").write_text(
+        json.dumps(about(sweep, rows, title), indent=1) + "\n", encoding="utf-8"
+    )
     return folder
 
 
@@ -108,7 +110,7 @@ def results_table(published: Path = PUBLISHED) -> str:
     parts = []
     for file in sorted(published.glob("*/results.csv")):
         folder, rows = file.parent, read_results(file)
-        about = json.loads((folder / "about.json").read_text())
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         card, seeds = about["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
         what = f"{card['images']:,} images at {card['image_size']} pixels"
         means = f"; mean and standard deviation of {seeds} seeds" if seeds > 1 else ""
@@ -144,12 +146,12 @@ def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None
     """Write the table into the README, between its two marks. Raises `RunError` if they are not there."""
     before, after = around_results(readme)
     with replacing(readme) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{results_table(published)}{END}{after}")
+        temporary.write_text(f"{before}{BEGIN}\n{results_table(published)}{END}{after}", encoding="utf-8")
 
 
 def around_results(readme: Path = Path("README.md")) -> tuple[str, str]:
     """What stands before the table and after it. Raises `RunError` if it has no place."""
-    text = readme.read_text() if readme.is_file() else ""
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN not in text or END not in text:
         raise RunError(
             f"{readme} has no place for results: type this in the project's folder, whose README.md has the "
