@@ -73,9 +73,11 @@ class Tokenizer(
     def encode(self, images: Tensor, num_tokens: int | None = None) -> Tensor:
         """images [B, 3, H, W] in 0 … 1 -> token ids [B, k] int64; k is K unless the tokenizer is elastic.
 
-        Raises `ValueError` if its tokens are continuous and have none (kl): use `encode_codes` and `decode`.
-        softvq's ids are the strongest codes only.
+        Raises `ValueError` for pixels that are NaN or infinite, and if its tokens are continuous and have no
+        ids (kl): use `encode_codes` and `decode`. softvq's ids are the strongest codes only.
         """
+        if not images.isfinite().all():  # no id is right for them; FSQ's would be below 0
+            raise ValueError("the images have pixels that are NaN or infinite: give pixels in 0 … 1")
         ids = self.encode_codes(images, num_tokens).ids
         if ids is None:
             raise ValueError(NO_IDS)
