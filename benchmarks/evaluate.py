@@ -165,7 +165,7 @@ def roads(count: int, weights: str) -> float:
 def anonymous() -> float:
     """This process's memory that is no file's, MB; only Linux says it, elsewhere 0."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
 
 

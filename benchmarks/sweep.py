@@ -55,7 +55,7 @@ def write_sweep(folder: Path, cells: Sequence[Cell]) -> Path:
     """A sweep of just these runs, with nothing after them."""
     runs = [{k: v for k, v in c.params.items() if k not in PLACES} | {"run": c.name} for c in cells]
     file = folder / "bench.yaml"
-    file.write_text(yaml.safe_dump({"cells": runs, "after_run": [], "after_sweep": []}))
+    file.write_text(yaml.safe_dump({"cells": runs, "after_run": [], "after_sweep": []}), encoding="utf-8")
     return file
 
 
@@ -65,7 +65,7 @@ def sweep_command(file: Path, outputs: Path) -> list[str]:
 
 def run_command(outputs: Path, cell: Cell) -> list[str]:
     params = outputs.parent / f"{cell.name}.yaml"
-    params.write_text(yaml.safe_dump(cell.params | {"outputs": str(outputs)}))
+    params.write_text(yaml.safe_dump(cell.params | {"outputs": str(outputs)}), encoding="utf-8")
     return ["run", "notebooks/train.ipynb", "-f", str(params)]
 
 
@@ -83,7 +83,7 @@ def seconds(arguments: list[str], devices: str = "0") -> float:
 
 def used(sweep: Path, cells: Sequence[Cell]) -> dict[str, int]:
     """How many runs saw each value of CUDA_VISIBLE_DEVICES; exits if two had the same one at a time."""
-    found = [json.loads((sweep / cell.name / "status.json").read_text()) for cell in cells]
+    found = [json.loads((sweep / cell.name / "status.json").read_text(encoding="utf-8")) for cell in cells]
     spans = sorted((status["gpu"], status["started"], status["ended"]) for status in found)
     for (device, _, end), (other, begin, _) in itertools.pairwise(spans):
         if device == other and begin < end:

@@ -92,3 +92,15 @@ def test_help_is_whole_and_imports_nothing_heavy(capsys):
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=ENV, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_evaluate_takes_data_as_messages_about_images_say_it(monkeypatch):
+    import tok1d.evaluation.runs
+
+    asked: list[str] = []
+    monkeypatch.setattr("tok1d.system.end_with_stdin", lambda: None)
+    monkeypatch.setattr(
+        tok1d.evaluation.runs, "evaluate_runs", lambda runs, config, data: asked.append(data) or []
+    )
+    assert main(["evaluate", "a", "-p", "data=photos", "-p", "metrics=psnr"]) == 0
+    assert main(["evaluate", "a", "--data", "others"]) == 0 and asked == ["photos", "others"]

@@ -51,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     its machine), a command line that cannot be read status 2, Ctrl-C 130.
     """
     command = typer.main.get_command(app)
+    if hasattr(sys.stdout, "reconfigure"):  # a screen that cannot show a letter shows ?
+        sys.stdout.reconfigure(errors="replace")
     try:
         with command.make_context("tok1d", sys.argv[1:] if argv is None else list(argv)) as context:
             return command.invoke(context) or 0
@@ -151,7 +153,9 @@ def evaluate(
     from tok1d.system import end_with_stdin
 
     end_with_stdin()
-    (config,) = parse(given_params(files, pairs), EvalConfig)
+    params = given_params(files, pairs)
+    data = data or str(params.pop("data", ""))  # what messages about images say to type
+    (config,) = parse(params, EvalConfig)
     for title, rows, notes in evaluate_runs(runs, config, data):
         print(title)
         print_table(rows)

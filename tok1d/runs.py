@@ -185,11 +185,11 @@ class Run:
 
     def _records(self, name: str) -> list[dict[str, float]]:
         path = self / name
-        return records_in(path.read_text(errors="replace")) if path.exists() else []
+        return records_in(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
 
     def _read(self, name: str) -> str:
         try:
-            return (self / name).read_text()
+            return (self / name).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise RunError(
                 f"{self.path} has no {name}: train it first with 'tok1d run notebooks/train.ipynb'"
@@ -202,7 +202,7 @@ class Run:
         if not writes():
             return
         with replacing(self / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
@@ -254,7 +254,7 @@ class Run:
         if not writes():
             yield
             return
-        with open(self / ".lock", "w") as handle:
+        with open(self / ".lock", "w", encoding="utf-8") as handle:
             if not locked(handle):
                 raise RunError(
                     f"{self.path} is being trained by another process: wait for it, or type another run=NAME"

@@ -111,7 +111,9 @@ def machine() -> str:
     machine, and there of one container.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8") + os.readlink(
+            "/proc/self/ns/pid"
+        )
     except OSError:
         boot = socket.gethostname()
     return hashlib.sha256(boot.encode()).hexdigest()[:8]

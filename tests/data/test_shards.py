@@ -75,7 +75,7 @@ def test_index_is_kept_and_renewed(shards, tmp_path):
     kept = sorted((tmp_path / "cache/shards").iterdir())
     assert len(kept) == 3
     index = kept[0].read_text()
-    kept[0].write_text("{}")  # so we see that it is used
+    kept[0].write_text('{"members": {}, "left_out": {}}')  # so we see that it is used
     assert len(find_sources(DataConfig(data=shards), 16, tmp_path / "cache")[0].names) < 8
     kept[0].write_text(index)
     add(shards / "train-000000.tar", {"0000.png": encoded(50), "x/0001.png": encoded(51)})
@@ -136,4 +136,99 @@ def test_braces(tmp_path):
         assert find(str(tmp_path / f"{pattern}.tar")) == wanted, pattern
     assert sentence(tmp_path / "x-{08..10.tar", tmp_path).endswith(
         "x-{08..10.tar lacks a brace: type data=train-{0000..0099}.tar"
+    )
+
+
+# ---- names and members as people have them ----
+
+
+def read_names(path: Path, tmp_path) -> list[str]:
+    train, val = find_sources(DataConfig(data=path), 16, tmp_path / "cache")
+    return [name.partition("/")[2] for name in train.names + val.names]
+
+
+@pytest.mark.parametrize(
+    "name", ["frame_{0}.{1:02}", "2024-01-01T10.{0:02}.{1:02}", "v1.{0}.{1}", "{0}.{1}.left", "a.b/{0}.x{1}"]
+)
+def test_dots_in_names_cost_nothing(tmp_path, name):
+    wanted = [f"{name.format(i // 5, i % 5)}.jpg" for i in range(20)]
+    tar = add(tmp_path / "dots.tar", {each: encoded(i) for i, each in enumerate(wanted)})
+    assert read_names(tar, tmp_path) == wanted
+
+
+def test_maps_beside_images_are_counted(tmp_path, capsys):
+    members = [
+        "a.0.jpg",
+        "a.0.seg.png",
+        "a.0.depth.png",
+        "b.mask.png",
+        "b.image.jpg",
+        "c.png",
+        "c.webp",
+        "d.seg.png",
+    ]
+    tar = add(tmp_path / "maps.tar", {each: encoded(i) for i, each in enumerate(members)})
+    assert read_names(tar, tmp_path) == ["a.0.jpg", "b.image.jpg", "c.png", "d.seg.png"]
+    said = capsys.readouterr().out
+    assert "3 files (a map or preview of another image; such as maps.tar/a.0.seg.png)" in said
+    assert "1 file (another format of the image before; maps.tar/c.webp)" in said
+
+
+def test_of_members_of_one_name_the_last_counts_in_the_place_of_the_first(tmp_path, capsys):
+    tar = add(tmp_path / "x.tar", {"a.png": encoded(0), "b.png": encoded(1), "c.json": b"{}"})
+    with tarfile.open(tar, "a") as archive:
+        for name, raw in {"./a.png": encoded(7), "c.json": b"[]"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            archive.addfile(info, io.BytesIO(raw))
+    train, val = find_sources(DataConfig(data=tar), 16, tmp_path / "cache")
+    assert train.names + val.names == ["x.tar/./a.png", "x.tar/b.png"]
+    assert (np.asarray(train.read("x.tar/./a.png")[0]) == np.asarray(picture(7))).all()
+    assert "1 file (replaced by a later file of the same name; x.tar/a.png)" in capsys.readouterr().out
+
+
+def test_hidden_members_are_left_alone_but_not_those_of_a_dot(tmp_path, capsys):
+    names = [
+        "./a.png",
+        "./b/c.png",
+        ".d.png",
+        "e/._f.png",
+        "./.git/g.png",
+        "__MACOSX/._a.png",
+        ".hidden/notes.txt",
+    ]
+    tar = add(tmp_path / "hidden.tar", {name: encoded(i) for i, name in enumerate(names)})
+    assert read_names(tar, tmp_path) == ["./a.png", "./b/c.png"]
+    assert "4 files (hidden; such as hidden.tar/.d.png)" in capsys.readouterr().out
+
+
+def test_links_in_a_tar_are_the_files_they_lead_to(tmp_path, capsys):
+    tar = add(tmp_path / "links.tar", {"blobs/1": encoded(1), "a.png": encoded(2)})
+    with tarfile.open(tar, "a") as archive:
+        for name, kind, target in [
+            ("x/b.png", tarfile.SYMTYPE, "../blobs/1"),
+            ("c.png", tarfile.LNKTYPE, "a.png"),
+            ("d.png", tarfile.SYMTYPE, "/elsewhere/d.png"),
+            ("e.png", tarfile.SYMTYPE, "e.png"),
+        ]:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    train, val = find_sources(DataConfig(data=tar), 16, tmp_path / "cache")
+    assert train.names + val.names == ["links.tar/a.png", "links.tar/x/b.png"]
+    assert (np.asarray(val.read("links.tar/x/b.png")[0]) == np.asarray(picture(1))).all()
+    said = capsys.readouterr().out
+    assert "1 file (the same file under another name; links.tar/c.png)" in said
+    assert "2 files (a link to what is not there; such as links.tar/d.png)" in said
+
+
+def test_other_formats_in_a_tar_are_taken_or_named(tmp_path, capsys):
+    names = ["a.jfif", "b.JPE", "c.heic", "d.zip", "e.cls"]
+    tar = add(tmp_path / "kinds.tar", {name: encoded(i, "jpeg") for i, name in enumerate(names)})
+    assert read_names(tar, tmp_path) == ["a.jfif", "b.JPE"]
+    said = capsys.readouterr().out
+    assert "1 file (HEIC needs" in said and "1 file (.zip is an archive: unpack it; kinds.tar/d.zip)" in said
+    only = add(tmp_path / "only.tar", {"c.heic": b"x"})
+    assert "there are no images in" in sentence(only, tmp_path) and "but 1 file (HEIC" in sentence(
+        only, tmp_path
     )

@@ -58,7 +58,7 @@ def test_nothing_to_find(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.csv").write_text("a.png")
-    assert "there are no images in empty: put .avif .bmp" in sentence(data="empty")
+    assert "there are no images in empty: put .jpg, .png," in sentence(data="empty")
     assert sentence(data="nosuch").startswith(
         "there is no nosuch: type data=toy-roads, an image folder, or a .txt"
     )

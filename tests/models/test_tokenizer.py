@@ -1,5 +1,7 @@
 """What a user relies on: shapes, ranges, the prefix property, ids that decode to what forward shows."""
 
+import math
+
 import pytest
 import torch
 from torchvision.transforms.functional import to_tensor
@@ -94,6 +96,16 @@ def test_saved_and_loaded_is_the_same(tmp_path, images):
     assert loaded.config == tokenizer.config
     with torch.no_grad():
         assert torch.equal(loaded(images, 3).images, tokenizer(images, 3).images)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_pixels_that_are_no_numbers_have_no_ids(images, odd):
+    tokenizer = build()
+    spoilt = images.clone()
+    spoilt[0, 1, 2, 3] = odd
+    with pytest.raises(ValueError, match="pixels that are NaN or infinite: give pixels in 0 … 1"):
+        tokenizer.encode(spoilt)
+    assert tokenizer.encode(images).min() >= 0
 
 
 def test_counts_that_cannot_be_had_say_what_to_type(images):

@@ -327,7 +327,7 @@ def assigned(cells: list[str]) -> dict[str, ast.expr]:
 
 def own_parameters(notebook: Path) -> dict[str, Any]:
     """What the parameters cell of a notebook assigns; of a shipped one `without_defaults`."""
-    cells = json.loads(notebook.read_text())["cells"]
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     found = {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
     return without_defaults(notebook.stem, found) if notebook.stem in NOTEBOOKS else found

@@ -340,7 +340,13 @@ class DataConfig(Config):
     data: Text = Field(
         "toy-roads", min_length=1, description="toy-roads, an image folder, a .txt list, .tar shards, hf:NAME"
     )
-    val_data: Text = Field("", description="the same for validation; empty: the last 5 % of `data`")
+    val_data: Text = Field("", description="the same for validation; empty: 5 % of `data`, by `hold_out`")
+    hold_out: Literal["tail", "every", "block"] = Field(
+        "tail",
+        description="which 5 %: tail: the last of each folder by name; every: every 20th, for pictures in no "
+        "order (frames of a video would be measured beside their neighbors); block: five stretches of a "
+        "video, and as many frames around each in neither part",
+    )
     data_root: Text = Field("", description="folder a list's paths start from; empty: the list's own")
     bdd_labels: Text = Field("", description="BDD100K label file (.json), or folder of such files")
     weather: Names = Field((), description="BDD100K weathers to keep; empty: all")

@@ -31,8 +31,10 @@ from tqdm import tqdm
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import DataConfig
-from tok1d.data.decode import RESIZE_RULE, Unreadable, center_crop, random_crop_flip, resize
+from tok1d.data.decode import RESIZE_RULE, Unreadable, can_open_heic, center_crop, random_crop_flip, resize
+from tok1d.data.left_out import say
 from tok1d.data.sources import ATTRIBUTES, Source, find_sources
+from tok1d.data.split import alike, overlap
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class ImageDataset:
 
     rule = RESIZE_RULE  # how they were made square, for the card of an evaluation
     threads = 1  # that read a batch
+    streamed = False  # whether an image is decoded each time
 
     def __len__(self) -> int:
         return len(self.names)
@@ -132,7 +135,9 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 CACHE_VERSION = 3  # changes with the resize rule
+READS = 2  # changes when more files can be read: caches that left some out are made again
 DAY = 24 * 3600
+CAN_TYPE = "type max_unreadable={enough} to go on without"  # where the parameters of data are
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,7 @@ class StreamedDataset(ImageDataset):
     max_unreadable: float
 
     threads = max(2, os.cpu_count() or 1)
+    streamed = True
 
     def __getitem__(self, i: int) -> np.ndarray:
         """uint8 [h, w, 3]. Raises `ConfigError` once a larger share than `max_unreadable` was unreadable."""
@@ -171,7 +177,8 @@ class StreamedDataset(ImageDataset):
             except Unreadable as error:
                 if name not in self.unreadable:
                     self.unreadable[name] = str(error)
-                    _check_unreadable(self.unreadable, len(self), self.source.where, self.max_unreadable)
+                    where, most = self.source.where, self.max_unreadable
+                    _check_unreadable(self.unreadable, len(self), where, most, CAN_TYPE)
             i = (i + 1) % len(self)
 
 
@@ -179,14 +186,21 @@ def load_data(config: DataConfig, size: int, cache: str | Path) -> tuple[ImageDa
     """The training and validation images at `size` pixels, through the cache folder. Raises `ConfigError`.
 
     Validation images are always decoded into the cache: measurements name the fingerprint of their content.
+    Those that are training images too, or look like some, are counted and said.
     """
     train, val = find_sources(config, size, cache)
     images: ImageDataset
     if config.decode == "stream":
         images = stream_images(train, size, config.max_unreadable)
     else:
-        images = load_images(train, size, cache, config.max_unreadable)
-    return images, load_images(val, size, cache, config.max_unreadable)
+        images = load_images(train, size, cache, config.max_unreadable, CAN_TYPE)
+    val_images = load_images(val, size, cache, config.max_unreadable, CAN_TYPE)
+    if said := overlap(train, val) or ("" if config.data == "toy-roads" else alike(images, val_images)):
+        offers = ["val_data=FOLDER of other images"]
+        if not config.val_data and config.hold_out != "block":
+            offers.insert(0, "hold_out=block for frames of a video")
+        say(f"{said}: type {', or '.join(offers)}")
+    return images, val_images
 
 
 def stream_images(source: Source, size: int, max_unreadable: float = 0.01) -> StreamedDataset:
@@ -198,8 +212,17 @@ def stream_images(source: Source, size: int, max_unreadable: float = 0.01) -> St
     return StreamedDataset(size, source.names, source.labels, fingerprint, {}, source, max_unreadable)
 
 
-def load_images(source: Source, size: int, cache: str | Path, max_unreadable: float = 0.01) -> CachedDataset:
-    """Decode a source into the cache, or open it there. Files that cannot be read are named and left out."""
+def load_images(
+    source: Source,
+    size: int,
+    cache: str | Path,
+    max_unreadable: float = 0.01,
+    otherwise: str = "list the others in a .txt file and give that",
+) -> CachedDataset:
+    """Decode a source into the cache, or open it there. Files that cannot be read are named and left out.
+
+    Raises `ConfigError` if they are more than `max_unreadable`, with what else could be done (`otherwise`).
+    """
     folder = Path(cache) / _cache_key(source, size)
     index = _complete(folder)
     if index is None:
@@ -210,7 +233,7 @@ def load_images(source: Source, size: int, cache: str | Path, max_unreadable: fl
             raise ConfigError(f"{why}: make room there, or type outputs=FOLDER on another disk") from None
         index = _complete(folder)
     assert index is not None
-    _check_unreadable(index["unreadable"], len(source.names), source.where, max_unreadable)
+    _check_unreadable(index["unreadable"], len(source.names), source.where, max_unreadable, otherwise)
     pixels = np.memmap(folder / "pixels.u8", np.uint8, mode="r")
     shapes = [tuple(shape) for shape in index["shapes"]]
     starts = np.cumsum([0, *(3 * h * w for h, w in shapes)])[:-1].tolist()
@@ -224,13 +247,19 @@ def load_images(source: Source, size: int, cache: str | Path, max_unreadable: fl
 
 
 def _complete(folder: Path) -> dict[str, Any] | None:
-    """The index of a cache folder that is all there: a crash of the machine can cut files short."""
+    """The index of a cache folder that is all there: a crash of the machine can cut files short, and an
+    earlier version may have left out what can be read now.
+    """
     try:
-        index = json.loads((folder / "index.json").read_text())
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         whole = (folder / "pixels.u8").stat().st_size == sum(3 * h * w for h, w in index["shapes"])
     except (OSError, ValueError):
         return None
-    return index if whole else None
+    return index if whole and (index.get("reads") == _reads() or not index["unreadable"]) else None
+
+
+def _reads() -> str:
+    return f"{READS} {'with' if can_open_heic() else 'without'} HEIC"
 
 
 def _decode(source: Source, size: int, folder: Path) -> None:
@@ -263,9 +292,10 @@ def _decode(source: Source, size: int, folder: Path) -> None:
                 shapes.append(pixels.shape[:2])
                 content.update(f"{name}\0{digest}\n".encode(errors="surrogateescape"))
         index = dict(names=names, shapes=shapes, unreadable=unreadable, fingerprint=content.hexdigest()[:16])
-        (temporary / "index.json").write_text(json.dumps(index))
+        index["reads"] = _reads()
+        (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
         if not names:
-            _check_unreadable(unreadable, len(source.names), source.where, 1.0)
+            _check_unreadable(unreadable, len(source.names), source.where, 1.0, "")
         _put(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -301,7 +331,9 @@ def _ahead(pool: ThreadPoolExecutor, function, items: list[str], ahead: int = 64
         yield future.result()
 
 
-def _check_unreadable(unreadable: dict[str, str], count: int, where: str, limit: float) -> None:
+def _check_unreadable(
+    unreadable: dict[str, str], count: int, where: str, limit: float, otherwise: str
+) -> None:
     if not unreadable:
         return
     name, why = next(iter(unreadable.items()))
@@ -311,8 +343,8 @@ def _check_unreadable(unreadable: dict[str, str], count: int, where: str, limit:
         raise ConfigError(f"{first}: mend them, or type data=PATH of other images")
     if share > limit:
         enough = math.ceil(100 * share) / 100
-        raise ConfigError(f"{first}: mend or remove them, or type max_unreadable={enough} to go on without")
-    print(f"left out: {first}", flush=True)
+        raise ConfigError(f"{first}: mend or remove them, or {otherwise.format(enough=enough)}")
+    say(f"left out: {first}")
 
 
 def _cache_key(source: Source, size: int) -> str:

@@ -8,9 +8,11 @@ What happens to awkward files:
 | 16-bit gray                              | RGB, 65535 -> 255                                  |
 | transparent                              | RGB over white                                     |
 | EXIF orientation                         | turned upright                                     |
+| other metadata, whole or odd             | ignored                                            |
 | animation, several pages                 | its first frame                                    |
 | smaller than the target                  | enlarged                                           |
-| truncated, not an image, empty, missing, a folder | `Unreadable`, counted and named           |
+| HEIC                                     | its pixels, if `pillow-heif` is installed          |
+| truncated, not an image, empty, missing, a folder, a pipe | `Unreadable`, counted and named   |
 | shorter side under 8 pixels              | `Unreadable`                                       |
 | longer side over 16 times the shorter    | `Unreadable`: a crop would show next to nothing    |
 | claims over 178 million pixels           | `Unreadable`, before any memory is taken           |
@@ -21,12 +23,25 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".avif"}
+from tok1d.data.metadata import TURNS, orientation, upright, without_metadata
+
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo"),
+    *(".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".avifs"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi", ".pcx", ".sgi", ".ras"),
+}  # of photographs that Pillow opens; not .ico, .psd, .eps and other drawings, which it opens too
+HEIC = {".heic", ".heics", ".heif", ".heifs", ".hif"}
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+INSTALL_HEIF = "HEIC needs another library: type pip install pillow-heif"
+MOST_BYTES = 2**31  # of a file: four times the largest image without any compression
 SMALLEST = 8  # pixels on the shorter side; below it there is no picture to learn from
 LONGEST = 16  # longer side over shorter; resized to 256 pixels, 8 x 100000 would fill gigabytes
 RESIZE_RULE = "shorter side, torch's antialiased bicubic on uint8, center crop"
@@ -42,9 +57,16 @@ class Unreadable(ValueError):
 def read_image(path: str | Path) -> tuple[Picture, str]:
     """The image at `path`, upright RGB, and the SHA-256 of its file. Raises `Unreadable`."""
     try:
-        raw = Path(path).read_bytes()
+        about = os.stat(path)
+        file = stat.S_ISREG(about.st_mode)  # reading a pipe or a device may never end
+        raw = Path(path).read_bytes() if file and about.st_size <= MOST_BYTES else None
     except OSError as error:
         raise Unreadable(error.strerror.lower() if error.strerror else "cannot be read") from None
+    except ValueError:
+        raise Unreadable("no file can have this name") from None
+    if raw is None:
+        what = f"{about.st_size:,} bytes are no image" if file else "no file but a pipe or a device"
+        raise Unreadable("is a directory" if stat.S_ISDIR(about.st_mode) else what)
     return decode(raw)
 
 
@@ -53,16 +75,11 @@ def decode(raw: bytes) -> tuple[Picture, str]:
     if not raw:
         raise Unreadable("empty file")
     try:
-        with Image.open(io.BytesIO(raw)) as image:
-            plain = is_plain_jpeg(image)
-            picture: Picture | None = decode_plain_jpeg(raw) if plain else None
-            if picture is None:
-                image.load()
-                picture = to_rgb(ImageOps.exif_transpose(image))
-    except Image.UnidentifiedImageError:
-        raise Unreadable("not an image") from None
+        picture = _pixels(raw)
+    except Unreadable:
+        raise
     except Exception as error:  # on garbage Pillow's decoders raise anything
-        raise Unreadable(str(error).split("\n")[0].lower() or type(error).__name__) from None
+        picture = _pixels_alone(raw, error)
     width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
     if min(width, height) < SMALLEST:
         raise Unreadable(f"{width}×{height} pixels, under {SMALLEST} on a side")
@@ -71,13 +88,55 @@ def decode(raw: bytes) -> tuple[Picture, str]:
     return picture, hashlib.sha256(raw).hexdigest()
 
 
+def _pixels(raw: bytes) -> Picture:
+    with Image.open(io.BytesIO(raw)) as image:
+        picture = decode_plain_jpeg(raw) if is_plain_jpeg(image) else None
+        if picture is None:
+            image.load()
+            return to_rgb(upright(image))
+        return picture
+
+
+def _pixels_alone(raw: bytes, error: Exception) -> Picture:
+    """The picture of a file that Pillow refused, if it was for what is beside the pixels."""
+    if isinstance(error, Image.UnidentifiedImageError) and is_heic(raw):
+        if not can_open_heic():
+            raise Unreadable(INSTALL_HEIF)
+        return _pixels(raw)
+    for less, turned in without_metadata(raw):
+        try:
+            picture = _pixels(less)
+        except Exception:  # the pixels are not whole either
+            continue
+        turn = TURNS.get(turned)
+        return picture if turn is None else to_rgb(Image.fromarray(np.asarray(picture)).transpose(turn))
+    if isinstance(error, Image.UnidentifiedImageError):
+        raise Unreadable("not an image")
+    raise Unreadable(str(error).split("\n")[0].lower() or type(error).__name__)
+
+
+def is_heic(raw: bytes) -> bool:
+    """Whether a file begins as Apple's and Samsung's photographs do."""
+    return raw[4:8] == b"ftyp" and raw[8:12] in HEIC_BRANDS
+
+
+def can_open_heic() -> bool:
+    """Whether `pillow-heif` is installed; if it is, Pillow opens HEIC from now on."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
 def is_plain_jpeg(image: Image.Image) -> bool:
     """Upright color with the usual sampling: every build of libjpeg-turbo decodes it to the same pixels."""
     return (
         image.format == "JPEG"
         and image.mode == "RGB"
         and [layer[1:3] for layer in getattr(image, "layer", ())] in PLAIN_SAMPLINGS
-        and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        and orientation(image) == 1
     )
 
 

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import tarfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -28,10 +30,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from tok1d.config.fields import ConfigError
-from tok1d.data.decode import Picture, Unreadable, decode
+from tok1d.data.decode import SUFFIXES, Picture, Unreadable, decode
+from tok1d.data.folders import has_images, look_into, tables_of_images
+from tok1d.data.left_out import say
 from tok1d.data.shards import Reader, open_shards
 
 PREFIX = "hf:"
+SPLITS = {"validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"} | {
+    word: "test" for word in ("test", "testing", "eval", "evaluation")
+}  # words in the names of files
 
 
 class Name(NamedTuple):
@@ -57,14 +64,31 @@ def parse_name(text: str) -> Name:
 
 
 def saved_in(path: Path) -> bool:
-    """Whether a folder holds a data set: from `save_to_disk`, or parquet files."""
-    return _saved_to_disk(path) or any(
-        next(folder.glob("*.parquet"), None) for folder in (path, path / "data")
-    )
+    """Whether `save_to_disk` wrote a folder; other programs have files of the same names."""
+    try:
+        if (path / "dataset_dict.json").is_file():
+            splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+            return any(saved_in(path / split) for split in splits)
+        if not (path / "state.json").is_file():
+            return False
+        files = json.loads((path / "state.json").read_text(encoding="utf-8"))["_data_files"]
+        return any((path / file["filename"]).is_file() for file in files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
-def _saved_to_disk(path: Path) -> bool:
-    return any((path / name).exists() for name in ("dataset_dict.json", "state.json"))
+def rows_below(path: Path, tables: list[Path]) -> int:
+    """Rows with images of a folder's data set, saved there or in these parquet files."""
+    if not saved_in(path):
+        return tables_of_images(tables)[1]
+    import pyarrow
+
+    rows = 0
+    for file in path.rglob("*.arrow"):
+        with suppress(OSError, ValueError), pyarrow.memory_map(str(file)) as source:
+            reader = pyarrow.ipc.open_stream(source)
+            rows += sum(batch.num_rows for batch in reader) if has_images(reader.schema) else 0
+    return rows
 
 
 def open_dataset(text: str, limit: int, cache: Path) -> Reader:
@@ -76,7 +100,7 @@ def open_dataset(text: str, limit: int, cache: Path) -> Reader:
     shard = cache / "hub" / f"{name.where.replace('/', '--')}-{name.split}-{key}.tar"
     if not shard.exists():
         _download(name, text, limit, shard)
-    return open_shards([shard], cache)
+    return open_shards([shard], text, cache)
 
 
 def _library(text: str) -> ModuleType:
@@ -91,9 +115,11 @@ def _load(text: str, name: Name, **options: Any) -> Any:
     """The split, with its images left as files: rows of {column: {bytes, path}}, and the column's name."""
     datasets = _library(text)
     try:
-        if _saved_to_disk(Path(name.where)):
+        if saved_in(Path(name.where)):
             data = datasets.load_from_disk(name.where)
         else:
+            if Path(name.where).is_dir():
+                options["data_files"] = _tables_among_images(Path(name.where))
             data = datasets.load_dataset(name.where, name.subset, revision=name.revision, **options)
     except Exception as error:  # of the library, the hub, the network: whatever it is, it is said
         why = str(error).strip().split("\n")[0] or type(error).__name__
@@ -101,14 +127,33 @@ def _load(text: str, name: Name, **options: Any) -> Any:
     if isinstance(data, dict):
         if name.split not in data:
             raise ConfigError(f"{text} has no split {name.split}: its splits are {', '.join(data)}")
+        if not options.get("streaming") and len(data) > 1:
+            others = {split: len(rows) for split, rows in data.items() if split != name.split}
+            rest = f"{sum(map(int, others.values()))} rows of the splits {', '.join(others)}"
+            say(f"left out of {text}: {rest}: type hf:{name.where}:SPLIT to read one")
         data = data[name.split]
     column = _column(data, text, name.column)
     return data.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column
 
 
+def _tables_among_images(folder: Path) -> dict[str, list[str]] | None:
+    """Its parquet files by split, if there are images beside them, which `datasets` may read instead; or
+    None.
+    """
+    found = look_into(folder)
+    tables, _ = tables_of_images(found.tables if found.pictures or found.shards else [])
+    splits: dict[str, list[str]] = {}
+    for table in tables:
+        words = re.split(r"[\W\d_]+", str(table.relative_to(folder)).lower())
+        split = next((split for word, split in SPLITS.items() if word in words), "train")
+        splits.setdefault(split, []).append(str(table))
+    return splits or None
+
+
 def _column(data: Any, text: str, wanted: str) -> str:
     features = data.features or data._resolve_features().features
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    images = images or [name for name, feature in features.items() if {"bytes", "path"} <= _parts(feature)]
     if wanted in features:
         return wanted
     if wanted or len(images) != 1:
@@ -116,6 +161,10 @@ def _column(data: Any, text: str, wanted: str) -> str:
         asked = f"{text} has no column {wanted}" if wanted else f"{text} needs a column"
         raise ConfigError(f"{asked}, {has}: type hf:NAME:SPLIT:COLUMN with one of {', '.join(features)}")
     return images[0]
+
+
+def _parts(feature: Any) -> set[str]:
+    return set(feature) if isinstance(feature, dict) else set()
 
 
 def _download(name: Name, text: str, limit: int, shard: Path) -> None:
@@ -159,7 +208,8 @@ def _extension(raw: bytes) -> str:
     try:
         with Image.open(io.BytesIO(raw)) as image:
             kind = str(image.format).lower()
-            return {"jpeg": "jpg", "mpo": "jpg"}.get(kind, kind)
+            kind = {"jpeg": "jpg", "mpo": "jpg", "jpeg2000": "jp2"}.get(kind, kind)
+            return kind if f".{kind}" in SUFFIXES else "jpg"  # which decodes as what it is
     except Exception:
         return "jpg"  # decoding will say what is wrong with it
 
@@ -175,7 +225,8 @@ def _local(name: Name, text: str, cache: Path) -> Reader:
         except OSError as error:
             raise Unreadable((error.strerror or str(error)).lower()) from None
 
-    return [f"{i:08}" for i in range(len(data))], read, lambda row: f"{stamps} {row}"
+    names = [f"{i:08}" for i in range(len(data))]
+    return Reader(names, read, lambda row: f"{stamps} {row}", lambda row: f"{stamps} {row}")
 
 
 def _file_stamp(path: str) -> str:

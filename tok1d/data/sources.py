@@ -1,5 +1,7 @@
 """Where images come from: the built-in toy roads, a folder, a list file, BDD100K by attributes.
 
+Which files are taken is in `tok1d.data.folders` and `tok1d.data.left_out`, which are held out in `split`.
+
 A `Source` is only a list of names with a way to read each; `tok1d.data.dataset` turns it into pixels. Shards
 are in `tok1d.data.shards`, Hugging Face data sets in `tok1d.data.hf_datasets`.
 """
@@ -18,7 +20,10 @@ from PIL import Image
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import DataConfig
 from tok1d.data import hf_datasets, shards
-from tok1d.data.decode import SUFFIXES, Picture, read_image
+from tok1d.data.decode import Picture, read_image
+from tok1d.data.folders import listed, look_into, places
+from tok1d.data.left_out import enumerated, say, say_left_out
+from tok1d.data.split import hold_out
 from tok1d.data.toy_roads import draw, scene, things
 
 Labels = dict[str, str]  # weather, timeofday, scene
@@ -32,6 +37,7 @@ class Source(NamedTuple):
     names: list[str]
     read: Callable[[str], tuple[Picture, str]]  # name -> RGB image and a hash of it; raises `Unreadable`
     stamp: Callable[[str], str]  # name -> a cheap text that changes when the image does
+    place: Callable[[str], str]  # name -> where the image lies: the same in every source that has it
     where: str
     labels: list[Labels] | None = None
 
@@ -54,22 +60,22 @@ def find_sources(
         return train, _find("val_data", config.val_data or "toy-roads", drawn, config, size, Path(cache))
     if len(train.names) < 2:
         raise ConfigError(f"{config.data} has a single image: add more, or type val_data=FOLDER")
-    split = len(train.names) - max(1, len(train.names) // 20)  # one block: neighbors in a drive are alike
-    return train.take(range(split)), train.take(range(split, len(train.names)))
+    kept, held = hold_out(train.names, config.hold_out, config.data)
+    return train.take(kept), train.take(held)
 
 
 def _find(parameter: str, where: str, drawn: range, config: DataConfig, size: int, cache: Path) -> Source:
-    path = Path(where).expanduser()
+    path = Path(native(where)).expanduser()
     if where == "toy-roads":
         source = _toy(drawn, size)
     elif where.startswith(hf_datasets.PREFIX):
         source = Source(*hf_datasets.open_dataset(where, config.max_images, cache), where)
-    elif tars := shards.find(where):
-        source = Source(*shards.open_shards(tars, cache), where)
-    elif hf_datasets.saved_in(path):
-        source = Source(*hf_datasets.open_dataset(f"{hf_datasets.PREFIX}{path}", 0, cache), where)
+    elif tars := shards.find(str(path)):
+        source = Source(*shards.open_shards(tars, where, cache), where)
+    elif path.is_dir():
+        source = _folder(where, path, cache)
     else:
-        source = _files(parameter, where, config.data_root)
+        source = _list(parameter, where, path, config.data_root)
     source = _filtered(source, config)
     return source.take(range(config.max_images)) if 0 < config.max_images < len(source.names) else source
 
@@ -83,57 +89,76 @@ def _toy(indices: range, size: int) -> Source:
         return image, hashlib.sha256(image.tobytes()).hexdigest()
 
     labels = [scene.labels(i)._asdict() for i in indices]
-    return Source([f"toy-{i}" for i in indices], read, lambda name: TOY_VERSION, "toy-roads", labels)
+    names = [f"toy-{i}" for i in indices]
+    return Source(names, read, lambda name: TOY_VERSION, lambda name: name, "toy-roads", labels)
 
 
-def _files(parameter: str, where: str, data_root: str) -> Source:
-    path = Path(where).expanduser()
+def _folder(where: str, path: Path, cache: Path) -> Source:
+    """What a folder has most images in: pictures, shards, or tables. What that leaves out is said."""
+    found = look_into(path)
+    tables = len(found.tables) or hf_datasets.saved_in(path)
+    images = {"pictures": len(found.pictures), "shards": len(found.shards), "tables": int(tables)}
+    if sum(map(bool, images.values())) > 1:  # so many files; how many images?
+        images["shards"] = shards.count(found.shards, cache)
+        images["tables"] = hf_datasets.rows_below(path, found.tables)
+    if not any(images.values()):  # shards or tables say what they lack
+        images["shards"], images["tables"] = len(found.shards), 0 if found.shards else len(found.tables)
+    kind = max(images, key=lambda kind: images[kind])
+    left_out = dict(found.left_out)
+    if not images[kind]:
+        beside = f" but {enumerated(left_out)}" if left_out else ""
+        raise ConfigError(
+            f"there are no images in {where}{beside}: put .jpg, .png, .webp or .tif files there"
+        )
+    files: list[list[Any]] = [found.pictures, found.shards, found.tables or [path / "state.json"]]
+    for other, some in zip(images, files, strict=True):
+        if other != kind and images[other]:
+            why = f"{other} hold {images[other]}, {kind} {images[kind]} images here: move one of both away"
+            left_out[why] = [os.path.relpath(path / file, path) for file in some]
+    say_left_out(left_out, where)
+    if kind == "shards":
+        return Source(*shards.open_shards(found.shards, where, cache), where)
+    if kind == "tables":
+        return Source(*hf_datasets.open_dataset(f"{hf_datasets.PREFIX}{path}", 0, cache), where)
+    return _files(found.pictures, path, where)
+
+
+def _list(parameter: str, where: str, path: Path, data_root: str) -> Source:
     choices = f"type {parameter}=toy-roads, an image folder, or a .txt file of image paths"
-    if path.is_dir():
-        root, names = path, _images_below(path)
-        if not names:
-            raise ConfigError(f"there are no images in {where}: put {' '.join(sorted(SUFFIXES))} files there")
-    elif not path.is_file():
+    if not path.is_file():
         raise ConfigError(f"there is no {where}: {choices}")
-    elif path.suffix.lower() == ".txt":
-        root = Path(data_root).expanduser() if data_root else path.parent
-        if not root.is_dir():
-            raise ConfigError(f"there is no folder {data_root}: type data_root=FOLDER")
-        names = _listed(path)
-        if not names:
-            raise ConfigError(f"{where} lists no images: write one image path a line")
-    else:
+    if path.suffix.lower() != ".txt":
         raise ConfigError(f"{where} is a single file: {choices}")
-    return Source(names, lambda name: read_image(root / name), lambda name: _stamp(root / name), where)
+    root = Path(native(data_root)).expanduser() if data_root else path.parent
+    if not root.is_dir():
+        raise ConfigError(f"there is no folder {data_root}: type data_root=FOLDER")
+    names, left_out = listed(path, root)
+    if not names:
+        raise ConfigError(f"{where} lists no images: write one image path a line")
+    say_left_out(left_out, where)
+    return _files(names, root, where)
 
 
-def _images_below(root: Path) -> list[str]:
-    """The image files below a folder, but hidden ones; links are followed, into each folder once."""
-    names, seen = [], set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        if real not in seen:
-            found = [Path(folder, name) for name in files if not name.startswith(".")]
-            names += [str(file.relative_to(root)) for file in found if file.suffix.lower() in SUFFIXES]
-        seen.add(real)
-    return sorted(names)
+def _files(names: list[str], root: Path, where: str) -> Source:
+    def read(name: str) -> tuple[Picture, str]:
+        return read_image(root / name)
+
+    return Source(names, read, lambda name: _stamp(root / name), places(root), where)
 
 
-def _listed(path: Path) -> list[str]:
-    """The paths in a list file, each once: a picture must not be in training and validation both."""
+def native(path: str) -> str:
+    """A path as this process has it, where the locale cannot write it: UTF-8, as most disks have it."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"{path} cannot be read: save it as UTF-8 text, one image path a line") from None
-    stripped = (line.strip() for line in lines)
-    return list(dict.fromkeys(line for line in stripped if line and not line.startswith("#")))
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return os.fsdecode(path.encode())
+    return path
 
 
 def _stamp(path: Path) -> str:
     try:
         stat = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return "missing"
     return (
         f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"  # ctime: a mended permission
@@ -167,12 +192,13 @@ def _filtered(source: Source, config: DataConfig) -> Source:
 def _with_bdd_labels(source: Source, labels_path: str) -> Source:
     """The images that BDD100K's labels speak of."""
     path = Path(labels_path).expanduser()
-    if not path.exists():
+    if not path.is_file() and not path.is_dir():
         raise ConfigError(
             f"there is no {labels_path}: type bdd_labels=PATH of BDD100K's label file or folder"
         )
     labels = {}
-    for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+    inside = (file for file in sorted(path.rglob("*.json")) if file.is_file())
+    for file in inside if path.is_dir() else [path]:
         try:
             for entry in _bdd_entries(json.loads(file.read_text(encoding="utf-8-sig"))):
                 stem, attributes = Path(entry.get("name", file)).stem, entry["attributes"]
@@ -186,9 +212,7 @@ def _with_bdd_labels(source: Source, labels_path: str) -> Source:
         why = f"{labels_path} has no label for any image of {source.where}"
         raise ConfigError(f"{why}: check that the names match")
     if without:
-        print(
-            f"left out: {without} of {len(source.names)} images of {source.where} have no label", flush=True
-        )
+        say(f"left out: {without} of {len(source.names)} images of {source.where} have no label")
     source = source.take(keep)
     return source._replace(labels=[labels[Path(name).stem] for name in source.names])
 

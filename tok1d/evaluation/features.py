@@ -88,7 +88,7 @@ class FeatureStore:
         self._file.close()
         if error[0] is None:
             with replacing(self.path.with_suffix(".json")) as temporary:
-                temporary.write_text(json.dumps(self.identity, indent=1) + "\n")
+                temporary.write_text(json.dumps(self.identity, indent=1) + "\n", encoding="utf-8")
         self._replacing.__exit__(*error)
 
 

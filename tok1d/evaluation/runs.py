@@ -205,8 +205,8 @@ def linear_results(
         own = config.model_copy(update={"token_counts": code.token_counts})
         found = evaluate(code, images, own, reference=reference, cache=run.cache)
         with replacing(file) as temporary:
-            temporary.write_text(json.dumps(found["results"]))
-    return json.loads(file.read_text())
+            temporary.write_text(json.dumps(found["results"]), encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def linear_code(run: Run, tokenizer: TokenizerConfig, counts: tuple[int, ...] = ()) -> LinearCode | None:

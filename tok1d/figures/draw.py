@@ -133,7 +133,9 @@ def save(figure: Figure, path: str | Path, drawn: Drawn, caption: str, **about: 
     path = Path(path)
     save_pictures(figure, path)
     with replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps({"caption": caption} | about | {"drawn": drawn}, indent=1) + "\n")
+        temporary.write_text(
+            json.dumps({"caption": caption} | about | {"drawn": drawn}, indent=1) + "\n", encoding="utf-8"
+        )
     return figure
 
 
@@ -146,7 +148,7 @@ def save_pictures(figure: Figure, path: Path) -> None:
 
 def redraw(sidecar: Path) -> bool:
     """Draw a figure of numbers again from its JSON; False if that is none, or needs images of the runs."""
-    kept = json.loads(sidecar.read_text())
+    kept = json.loads(sidecar.read_text(encoding="utf-8"))
     kind = FIGURES.get(kept.get("kind", ""))
     if not kind or kind.images:
         return False

@@ -120,7 +120,10 @@ def execute(
     running, failed = folder / f".{notebook.stem}.running.ipynb", folder / f"{notebook.stem}.failed.ipynb"
     os.environ.update({UNDER_RUNNER: "1", "TOK1D_HEADLESS": "1"})
     print(f"{notebook} -> {folder}/", flush=True)
-    with open(folder / f"{notebook.stem}.log", "a") as log, stopping(limit, grace or GRACE) as stopped:
+    with (
+        open(folder / f"{notebook.stem}.log", "a", encoding="utf-8") as log,
+        stopping(limit, grace or GRACE) as stopped,
+    ):
         out = Tee(sys.stdout, log)
         try:
             papermill.execute_notebook(
@@ -159,7 +162,7 @@ def execute(
 def keep_failed(running: Path, failed: Path) -> None:
     """What there is of a notebook that failed; nothing, if a full disk has left half a file."""
     with contextlib.suppress(OSError, ValueError):
-        json.loads(running.read_text())
+        json.loads(running.read_text(encoding="utf-8"))
         os.replace(running, failed)
     running.unlink(missing_ok=True)
 

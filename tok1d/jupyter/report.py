@@ -370,4 +370,4 @@ def _style() -> str:
     light = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     colors = re.sub(r"/\*.*?\*/", "", f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n")
-    return colors + (TEMPLATE / "style.css").read_text()
+    return colors + (TEMPLATE / "style.css").read_text(encoding="utf-8")

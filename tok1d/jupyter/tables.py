@@ -190,5 +190,5 @@ def explanations(report: dict[str, Any]) -> list[dict[str, str]]:
 def learning(run: Run) -> list[dict[str, Any]]:
     """Rows, for `show_table`, of which parameters of a trained run learned."""
     path = run / "load_report.json"
-    rows = json.loads(path.read_text()).get("parameters") if path.exists() else None
+    rows = json.loads(path.read_text(encoding="utf-8")).get("parameters") if path.exists() else None
     return rows or [{"part": "trained before this was recorded"}]

@@ -60,7 +60,7 @@ def read_parent(init_from: str) -> Parent:
         return _unfinished(given)
     folder, source = _locate(init_from)
     try:
-        config = read_config(json.loads((folder / FILES[0]).read_text()))
+        config = read_config(json.loads((folder / FILES[0]).read_text(encoding="utf-8")))
     except ConfigError as error:
         raise ConfigError(f"{source} is no tokenizer of this tok1d ({error}): {_remedy()}") from None
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def _locate(init_from: str) -> tuple[Path, str]:
 def _unfinished(folder: Path) -> Parent:
     path = folder / "last.ckpt"
     try:
-        params = yaml.safe_load((folder / "params.yaml").read_text())
+        params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
         config = read_config({k: v for k, v in params.items() if k in TokenizerConfig.model_fields})
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["ema"]
         _whole(state, config, path)

@@ -84,7 +84,8 @@ def after_sweep(plan: Plan, failed: dict[str, str]) -> None:
         arguments = ["report", str(plan.folder)]
         if name != "report":
             arguments = ["run", f"notebooks/{name}.ipynb", *where]
-        said = subprocess.run([sys.executable, "-m", "tok1d.cli", *arguments], capture_output=True, text=True)
+        command = [sys.executable, "-m", "tok1d.cli", *arguments]
+        said = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if said.returncode:
             last = (said.stderr.strip() or said.stdout.strip()).splitlines()[-1:]
             wrong.append(f"{name} failed: {' '.join(last).removeprefix('tok1d: ')}")
@@ -94,7 +95,7 @@ def after_sweep(plan: Plan, failed: dict[str, str]) -> None:
         raise RunError(f"the runs are done, but {'; '.join(wrong)}")
     if not failed:
         with replacing(plan.folder / "sweep_done.json") as temporary:
-            temporary.write_text(json.dumps(marks(plan), indent=1) + "\n")
+            temporary.write_text(json.dumps(marks(plan), indent=1) + "\n", encoding="utf-8")
 
 
 def write_failures(plan: Plan, failed: dict[str, str]) -> None:
@@ -103,11 +104,12 @@ def write_failures(plan: Plan, failed: dict[str, str]) -> None:
     for cell in plan.cells:
         if cell.name in failed:
             log = cell.run / "sweep.log"
-            last = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
+            said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+            last = said.splitlines()[-LAST_LINES:]
             found[cell.name] = {"why": failed[cell.name], "log": str(log), "last": last}
             print(f"failed: {cell.name}: {failed[cell.name]}", *(f"    {line}" for line in last), sep="\n")
     with replacing(plan.folder / "failed.json") as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{sum((c.run / 'done.json').exists() for c in plan.cells)} of {len(plan.cells)} runs are finished")
 
 

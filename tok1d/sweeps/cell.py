@@ -120,7 +120,7 @@ def full(run: Run) -> str:
 @contextlib.contextmanager
 def run_locked(run: Run, patience: float) -> Iterator[int]:
     """Have the folder alone. Raises `CellFailed` if another worker keeps it for `patience` seconds."""
-    with open(run / ".cell.lock", "w") as handle:
+    with open(run / ".cell.lock", "w", encoding="utf-8") as handle:
         if not locked(handle, patience):
             raise CellFailed(f"another process has {run.path}: is the sweep running elsewhere?")
         yield handle.fileno()
@@ -158,4 +158,4 @@ def write_status(run: Run, status: dict) -> None:
         contextlib.suppress(OSError),
         replacing(run / STATUS) as temporary,
     ):  # on a full disk: it is not vital
-        Path(temporary).write_text(json.dumps(status) + "\n")
+        Path(temporary).write_text(json.dumps(status) + "\n", encoding="utf-8")

@@ -123,7 +123,7 @@ def check_evaluation(config: SweepConfig, file: Path) -> None:
 def complete(plan: Plan) -> bool:
     """Whether the sweep is finished, with what follows it: nothing has changed since."""
     try:
-        return json.loads((plan.folder / "sweep_done.json").read_text()) == marks(plan)
+        return json.loads((plan.folder / "sweep_done.json").read_text(encoding="utf-8")) == marks(plan)
     except (OSError, ValueError):
         return False
 

@@ -78,7 +78,11 @@ def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
         )
     folder = published / sweep.name
     what = about(sweep, rows, title) | {"origin": origin(sweep, published)}
-    earlier = json.loads((folder / "about.json").read_text()) if (folder / "about.json").exists() else {}
+    earlier = (
+        json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        if (folder / "about.json").exists()
+        else {}
+    )
     if earlier.get("origin", what["origin"]) != what["origin"]:
         raise RunError(
             f"{folder} holds another sweep of that name, {earlier['title']}: rename the folder {sweep}, "
@@ -87,7 +91,7 @@ def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
     with replacing(folder) as temporary:
         temporary.mkdir()
         write_files(temporary, sweep, rows)
-        (temporary / "about.json").write_text(json.dumps(what, indent=1) + "\n")
+        (temporary / "about.json").write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
@@ -97,11 +101,11 @@ def write_files(folder: Path, sweep: Path, rows: pd.DataFrame) -> None:
     rows.map(without_folders).assign(path=where + rows["run"]).to_csv(folder / "results.csv", index=False)
     for file in sorted((sweep / "figures").glob("[!.]*")):
         if file.suffix == ".json":
-            kept = json.loads(file.read_text())
+            kept = json.loads(file.read_text(encoding="utf-8"))
             for item in kept["drawn"]:
                 item |= {"run": where + Path(item["run"]).name} if "run" in item else {}
                 item |= {"series": without_folders(item["series"])} if "series" in item else {}
-            (folder / file.name).write_text(json.dumps(kept, indent=1) + "\n")
+            (folder / file.name).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         elif file.suffix in (".png", ".pdf"):
             shutil.copy(file, folder)
 
@@ -133,7 +137,7 @@ def results_table(published: Path = PUBLISHED) -> str:
     parts = []
     for file in sorted(published.glob("[!.]*/results.csv")):  # a killed process may leave hidden folders
         folder, rows = file.parent, read_results(file)
-        about = json.loads((folder / "about.json").read_text())
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         card, seeds = about["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
         what = f"{card['images']:,} images at {card['image_size']} pixels"
         means = f"; mean and standard deviation of {seeds} seeds" if seeds > 1 else ""
@@ -169,12 +173,12 @@ def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None
     """Write the table into the README, between its two marks. Raises `RunError` if they are not there."""
     before, after = around_results(readme)
     with replacing(readme) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{results_table(published)}{END}{after}")
+        temporary.write_text(f"{before}{BEGIN}\n{results_table(published)}{END}{after}", encoding="utf-8")
 
 
 def around_results(readme: Path = Path("README.md")) -> tuple[str, str]:
     """What stands before the table and after it. Raises `RunError` if it has no place."""
-    before, begin, rest = (readme.read_text() if readme.is_file() else "").partition(BEGIN)
+    before, begin, rest = (readme.read_text(encoding="utf-8") if readme.is_file() else "").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise RunError(

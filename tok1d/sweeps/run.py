@@ -78,7 +78,9 @@ def prepare(cell: Cell) -> None:
     if not cell.run.begun:
         (cell.run / "params.yaml").unlink(missing_ok=True)
     with replacing(cell.run / "cell.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(cell.params, sort_keys=False, allow_unicode=True))
+        temporary.write_text(
+            yaml.safe_dump(cell.params, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
 
 
 # ---- Parsl ----
@@ -158,12 +160,12 @@ def alone(plan: Plan) -> Iterator[None]:
     """Drive the sweep alone. Raises `RunError` if another process does."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     who = plan.folder / "driver.txt"
-    with open(plan.folder / ".driver.lock", "w") as handle:
+    with open(plan.folder / ".driver.lock", "w", encoding="utf-8") as handle:
         if not locked(handle):
             raise RunError(
-                f"{plan.folder} is being run by {who.read_text().strip()}: "
+                f"{plan.folder} is being run by {who.read_text(encoding='utf-8').strip()}: "
                 f"watch it with 'tok1d watch {plan.folder}', or type sweep: NAME for another"
             )
         with replacing(who) as temporary:
-            temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+            temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield

@@ -29,7 +29,7 @@ SILENT = 12 * BEAT  # seconds without a sign of life after which a worker is tak
 def write_plan(plan: Plan) -> None:
     """`sweep.json`: the runs in order, with how many steps of how many images each takes."""
     with replacing(plan.folder / "sweep.json") as temporary:
-        temporary.write_text(json.dumps({"cells": lengths(plan)}, indent=1) + "\n")
+        temporary.write_text(json.dumps({"cells": lengths(plan)}, indent=1) + "\n", encoding="utf-8")
 
 
 def lengths(plan: Plan) -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def lengths(plan: Plan) -> list[dict[str, Any]]:
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
     try:
-        return json.loads((folder / "sweep.json").read_text())["cells"]
+        return json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["cells"]
     except FileNotFoundError:
         raise RunError(f"{folder} is no sweep: start one with 'tok1d sweep params/sweeps/toy.yaml'") from None
 
@@ -76,7 +76,7 @@ def read_status(run: Run) -> tuple[dict[str, Any], float]:
     """What the worker says, and how many seconds ago it gave a sign of life."""
     with contextlib.suppress(OSError, ValueError):
         path = run / STATUS
-        return json.loads(path.read_text()), time.time() - path.stat().st_mtime
+        return json.loads(path.read_text(encoding="utf-8")), time.time() - path.stat().st_mtime
     return {}, 0.0
 
 

@@ -86,7 +86,8 @@ def thinned(records: list[Record]) -> list[Record]:
 
 def context_of(run: Run) -> Context:
     path = run / "load_report.json"
-    return Context(run.params, json.loads(path.read_text()).get("parameters", []) if path.exists() else [])
+    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return Context(run.params, report.get("parameters", []))
 
 
 def records_of(run: Run) -> list[Record]:
@@ -107,7 +108,7 @@ def write_diagnoses(run: Run, found: Iterable[Diagnosis]) -> None:
 def read_diagnoses(run: Run) -> list[Diagnosis]:
     """What was found while the run trained."""
     path = run / FILE
-    return [Diagnosis(**row) for row in json.loads(path.read_text())] if path.exists() else []
+    return [Diagnosis(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
 
 
 def checkup(run: Run) -> tuple[list[Diagnosis], list[Diagnosis], int]:

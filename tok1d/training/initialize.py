@@ -80,7 +80,7 @@ def initialize_model(
 
 def read_report(run: Run) -> dict[str, Any]:
     path = run / "load_report.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write_report(run: Run, report: dict[str, Any]) -> None:

@@ -116,7 +116,7 @@ def train_in_processes(
     """
     log = run / "processes.log"
     records = Records(run)
-    with open(log, "w") as out, bar(config) as progress:
+    with open(log, "w", encoding="utf-8") as out, bar(config) as progress:
 
         def look() -> None:
             for record in records.new():
@@ -129,7 +129,9 @@ def train_in_processes(
     if status == STOPPED:
         raise Stopped(f"stopped after step {progress.n}; the same command continues from there")
     if status:
-        said = [line for line in log.read_text().splitlines() if line.strip()]
+        said = [
+            line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
         sentence = next((line.removeprefix("tok1d: ") for line in said if line.startswith("tok1d: ")), None)
         raise RunError(sentence or f"training ended with status {status} ({said[-1:]}): see {log}")
 
@@ -220,7 +222,7 @@ class Tail:
         if identity is None or identity == self.old:
             return []
         if self.file is None or os.fstat(self.file.fileno()).st_ino != identity:
-            self.file, self.rest = open(self.path, errors="replace"), ""  # noqa: SIM115
+            self.file, self.rest = open(self.path, encoding="utf-8", errors="replace"), ""  # noqa: SIM115
         lines, _, self.rest = (self.rest + self.file.read()).rpartition("\n")
         return records_in(lines)
 
