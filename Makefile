@@ -46,7 +46,7 @@ SHIPPED := outputs/published/toy-roads-64px
 shipped: env
 	@tok1d run notebooks/train.ipynb -f params/shipped.yaml
 	@tok1d run notebooks/reconstruct.ipynb -p sweep=published -p run=toy-roads-64px -p show_images=8
-	@mkdir -p $(SHIPPED)/figures && cp $(SHIPPED)/recon/*.png $(SHIPPED)/recon/*.json $(SHIPPED)/figures/
+	@mkdir -p $(SHIPPED)/figures && cd $(SHIPPED) && cp recon/grid.png recon/grid.json recon/rate-distortion.png recon/rate-distortion.json figures/
 
 figures: env
 	@tok1d figures outputs

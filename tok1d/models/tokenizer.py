@@ -21,6 +21,24 @@ from tok1d.models.refine import RefiningDecoder
 from tok1d.models.weights import read_file
 
 
+CARD = """---
+{{ card_data }}
+---
+
+A 1D image tokenizer ([TiTok](https://arxiv.org/abs/2406.07550)) made with tok1d:
+
+```python
+from tok1d import Tokenizer
+
+tokenizer = Tokenizer.from_pretrained(where)  # this folder, or its hub id
+ids = tokenizer.encode(images)  # [B, 3, S, S] in 0 … 1, or uint8 -> [B, K]
+images = tokenizer.decode_ids(ids)
+```
+
+S is `image_size` of config.json, K `num_latent_tokens`; there stands all else about the network too.
+"""
+
+
 class Reconstruction(NamedTuple):
     images: Tensor  # [B, 3, H, W], about 0 … 1, not clamped
     ids: Tensor | None  # [B, K] int64; None: the quantizer has none
@@ -78,6 +96,7 @@ class Tokenizer(
     PyTorchModelHubMixin,
     library_name="tok1d",
     tags=["image-tokenizer", "1d-tokenizer"],
+    model_card_template=CARD,
     coders={TokenizerConfig: (lambda config: config.model_dump(mode="json"), read_config)},
 ):
     """Images are float tensors [B, 3, H, W] in 0 … 1 (RGB), tokens are int64 [B, K] in 0 … codebook_size - 1.
