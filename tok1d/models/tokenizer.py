@@ -20,7 +20,6 @@ from tok1d.models.quantizers import NO_IDS, Quantized, build_quantizer
 from tok1d.models.refine import RefiningDecoder
 from tok1d.models.weights import read_file
 
-
 CARD = """---
 {{ card_data }}
 ---
