@@ -58,6 +58,15 @@ def readable(page, text: str) -> bool:
     return " ".join(text.split()) in " ".join(page.split())
 
 
+def opened(page, path) -> list[str]:
+    """A report in the browser, where anything that runs is told; what its console says from then on."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.add_init_script(HIT)
+    page.goto(path.as_uri())
+    return said
+
+
 def test_every_name_is_readable_in_the_report_and_none_runs(tmp_path):
     pixels = np.zeros((1, 8, 8, 3), np.uint8)
     captions = {i + 1: name for i, name in enumerate(HOSTILE)}
@@ -76,10 +85,7 @@ def test_every_name_is_readable_in_the_report_and_none_runs(tmp_path):
     )
     with chromium() as browser:
         page = browser.page
-        said = []
-        page.on("console", lambda message: said.append(message.text))
-        page.add_init_script(HIT)
-        page.goto(path.as_uri())
+        said = opened(page, path)
         rows = page.locator(".output_markdown table").nth(0).locator("tbody tr")
         assert rows.count() == len(HOSTILE)
         for i, name in enumerate(HOSTILE):
@@ -103,10 +109,7 @@ def test_what_a_notebook_brings_along_does_not_run_either(tmp_path):
     path = report(tmp_path, links, *(cell(html=text) for text in ACTIVE))
     with chromium() as browser:
         page = browser.page
-        said = []
-        page.on("console", lambda message: said.append(message.text))
-        page.add_init_script(HIT)
-        page.goto(path.as_uri())
+        said = opened(page, path)
         for link in page.locator(".go").all():
             link.click(force=True, no_wait_after=True)
         assert page.evaluate("location.href").split("#")[0].rstrip("?") == path.as_uri()

@@ -43,6 +43,8 @@ from tok1d.models.weights import model_sha256
 from tok1d.runs import Run, RunError
 from tok1d.system import replacing
 
+TOY_ROADS = 2000  # that a linear code is fitted to: 20,000 would take minutes to draw
+
 
 class Shown(NamedTuple):
     """A table of numbers as `tok1d evaluate` shows it."""
@@ -210,13 +212,16 @@ def linear_results(
 
 
 def linear_code(run: Run, tokenizer: TokenizerConfig, counts: tuple[int, ...] = ()) -> LinearCode | None:
-    """The linear code of a tokenizer's bits at each count, fitted to the run's training images; None without
-    those, and beside continuous tokens, whose float32 bits nobody would store.
+    """The linear code of a tokenizer's bits at each count, fitted to the run's training images (of toy roads,
+    drawn for this alone, to the first 2,000); None without those, and beside continuous tokens, whose float32
+    bits nobody would store.
     """
     if QUANTIZERS[tokenizer.quantizer].continuous:
         return None
+    data = run.config(DataConfig)
+    data = data.model_copy(update={"toy_images": min(data.toy_images, TOY_ROADS)})
     try:
-        training, _ = load_data(run.config(DataConfig), tokenizer.image_size, run.cache)
+        training, _ = load_data(data, tokenizer.image_size, run.cache)
     except (ConfigError, OSError):
         return None
     if len(training) < 2:
