@@ -40,6 +40,7 @@ from typing import Any, TypeVar
 import yaml
 
 from tok1d.config.fields import Config, ConfigError
+from tok1d.config.generation import SampleConfig
 from tok1d.config.parse import BEFORE, configs_of, renamed
 from tok1d.config.schema import RunConfig, fields
 from tok1d.environment import describe_environment
@@ -56,7 +57,7 @@ FREE_TO_CHANGE = {
     "parallel",
     "max_unreadable",
     "stop_on",
-    *fields(*configs_of("reconstruct")),
+    *fields(*configs_of("reconstruct"), SampleConfig),
 }
 NOT_BEGUN = {
     "encoder_checkpoint",
@@ -129,6 +130,13 @@ class Run:
     @property
     def params(self) -> dict[str, Any]:
         return BEFORE | renamed(yaml.safe_load(self._read("params.yaml")))
+
+    @property
+    def kind(self) -> str:
+        """What was trained: "tokenizer", or "prior"."""
+        file = self / "params.yaml"
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        return "prior" if "\nprior_tokens:" in text else "tokenizer"
 
     @property
     def done(self) -> bool:
@@ -282,10 +290,10 @@ def writes() -> bool:
     return is_main()
 
 
-def newest_finished(outputs: str | Path) -> list[Run]:
-    """The finished runs of all sweeps, the newest first."""
+def newest_finished(outputs: str | Path, kind: str = "tokenizer") -> list[Run]:
+    """The finished runs of all sweeps that trained a `kind` of model, the newest first."""
     done = sorted(Path(outputs).glob("*/*/done.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [Run(path.parent) for path in done]
+    return [run for run in (Run(path.parent) for path in done) if run.kind == kind]
 
 
 def offered(outputs: str | Path, most: int = 3) -> str:
@@ -300,6 +308,7 @@ def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:
         runs = [Run(name if Path(name).exists() else Path(folder) / name) for name in names]
     else:
         runs = [Run(done.parent) for done in sorted(Path(folder).glob("*/done.json"))]
+        runs = [run for run in runs if run.kind == "tokenizer"]
     if not runs:
         raise RunError(
             f"there is no finished run in {folder}: "

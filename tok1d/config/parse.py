@@ -20,6 +20,13 @@ from tok1d.config.fields import (
     ConfigError,
     to_number,
 )
+from tok1d.config.generation import (
+    PriorConfig,
+    PriorDataConfig,
+    PriorLoopConfig,
+    PriorRunConfig,
+    SampleConfig,
+)
 from tok1d.config.schema import (
     CompareConfig,
     DataConfig,
@@ -57,7 +64,18 @@ class FiguresParams(NamedTuple):
     compare: FiguresConfig
 
 
-Params = TrainParams | ReconstructParams | AblationParams | FiguresParams
+class GenerateParams(NamedTuple):
+    """The parameters of the generate notebook: a prior is trained, sampled from, and measured."""
+
+    run: PriorRunConfig
+    data: PriorDataConfig
+    prior: PriorConfig
+    train: PriorLoopConfig
+    sample: SampleConfig
+    evaluation: EvalConfig
+
+
+Params = TrainParams | ReconstructParams | AblationParams | FiguresParams | GenerateParams
 
 
 NOTEBOOKS: dict[str, type[Params]] = {
@@ -65,6 +83,7 @@ NOTEBOOKS: dict[str, type[Params]] = {
     "reconstruct": ReconstructParams,
     "ablation": AblationParams,
     "figures": FiguresParams,
+    "generate": GenerateParams,
 }
 
 

@@ -99,10 +99,15 @@ def reconstruction_grid(originals: Tensor | np.ndarray, rows: dict[str, np.ndarr
     """Originals above one row of reconstructions per label, the same images in every row: uint8 [M, H, W, 3]
     each.
     """
-    pictures = {ORIGINAL: originals} | rows
+    return picture_rows({ORIGINAL: np.asarray(originals)} | rows)
+
+
+def picture_rows(pictures: dict[str, np.ndarray]) -> Figure:
+    """A row of images beside each label, uint8 [M, H, W, 3] each."""
     label, gap = 0.95, 0.03  # inches
-    tile = min(0.86, (PAGE - label) / len(originals))
-    width, height = label + tile * len(originals), tile * len(pictures)
+    longest = max(map(len, pictures.values()))
+    tile = min(0.86, (PAGE - label) / longest)
+    width, height = label + tile * longest, tile * len(pictures)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         for r, (name, images) in enumerate(pictures.items()):

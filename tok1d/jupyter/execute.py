@@ -35,7 +35,8 @@ from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError, newest_finished, offer
 from tok1d.system import forbidden, no_space
 
 MARK = "# Parameters"  # first line of a parameters cell, and of the cell that papermill injects
-PER_RUN = ("train", "reconstruct")  # their executed notebooks belong to a run, the others to a sweep
+TRAINING = ("train", "generate")  # these make a run; a finished one is left alone
+PER_RUN = (*TRAINING, "reconstruct")  # their executed notebooks belong to a run, the others to a sweep
 OVER = "over its limit of"
 GRACE = 60.0  # seconds between asking a kernel to stop and killing it
 
@@ -62,7 +63,7 @@ def parameters(notebook: str) -> Params:
             except ValueError:  # an expression, such as 3 * 128
                 values[name] = names[name]
     found = parse_notebook(notebook, without_defaults(notebook, params[0]) | with_base(params[1]))
-    return found._replace(run=run_to_open(notebook, found.run))
+    return found._replace(run=run_to_open(notebook, found.run))  # type: ignore[arg-type]  # of its own class
 
 
 def run_to_open(notebook: str, config: RunConfig) -> RunConfig:
@@ -73,7 +74,7 @@ def run_to_open(notebook: str, config: RunConfig) -> RunConfig:
     newest = newest_finished(config.outputs)
     named = {run.path if notebook in PER_RUN else run.path.parent for run in newest}
     there = (config.folder if notebook in PER_RUN else config.folder.parent) in named
-    if notebook == "train" or config != default or there or not newest:
+    if notebook in TRAINING or config != default or there or not newest:
         return config
     run = newest[0]
     print(f"There is no {config.folder} yet: this is {run.path}{offered(config.outputs)}.")
@@ -105,7 +106,7 @@ def execute(
     folder = run.path if notebook.stem in PER_RUN else run.path.parent
     if notebook.stem == "reconstruct":
         run = run.finished
-    if notebook.stem == "train" and run.done:
+    if notebook.stem in TRAINING and run.done:
         print(
             f"{run.path} is finished, nothing to do: "
             f"type run=NAME for another run, or delete it to train it again"
@@ -153,7 +154,7 @@ def execute(
     os.replace(running, executed)
     failed.unlink(missing_ok=True)
     sign(executed)
-    if notebook.stem == "train":
+    if notebook.stem in TRAINING:
         run.promote()
     print(f"done: {executed}")
     return executed
@@ -174,7 +175,7 @@ def check_parameters(notebook: Path, params: dict[str, Any]) -> RunConfig:
     defaults = own_parameters(notebook)
     if notebook.stem in NOTEBOOKS:
         found = parse_notebook(notebook.stem, defaults | params)
-        if notebook.stem == "train":
+        if notebook.stem in TRAINING:
             Run(found.run.folder).check_params(*found)  # before it is called finished
         return run_to_open(notebook.stem, found.run)
     for name in params:

@@ -218,8 +218,13 @@ def model_sha256(model: Any) -> str:
 
     if not isinstance(model, nn.Module):
         return f"none: a {type(model).__qualname__} without weights"
-    found = hashlib.sha256(str(getattr(model, "config", "")).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    return state_sha256(model.state_dict(), str(getattr(model, "config", "")))
+
+
+def state_sha256(state: Mapping[str, Tensor], about: str = "") -> str:
+    """A hash over tensors by name, and over a text about them."""
+    found = hashlib.sha256(about.encode())
+    for name, tensor in sorted(state.items()):
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         found.update(as_bytes(tensor))
     return found.hexdigest()

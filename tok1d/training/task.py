@@ -119,7 +119,8 @@ class Task(Generic[Model]):
 
     def parts(self) -> dict[str, list[Tensor]]:
         """The parameters of each part of the model whose gradient's norm is logged."""
-        return {name: list(module.parameters()) for name, module in self.model.named_children()}
+        parts = ((name, list(child.parameters())) for name, child in self.model.named_children())
+        return {name: [*parameters] for name, parameters in parts if parameters}
 
     def part_of(self, name: str) -> str:
         """The part of the model that a parameter belongs to, in the report of what learns."""

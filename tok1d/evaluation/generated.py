@@ -1,0 +1,112 @@
+"""Numbers of generated images, which have no originals: distances of sets to real ones, nearest real images.
+
+gFID is the distance that rFID is, of generated images. It depends on how many there are, and on what they
+are compared with: both are on the card and beside the number, and numbers that differ in them are refused
+side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tok1d.config.registry import METRICS
+from tok1d.config.schema import EvalConfig
+from tok1d.data.dataset import ImageDataset, to_float
+from tok1d.environment import made_with
+from tok1d.evaluation.features import FeatureStore
+from tok1d.evaluation.set_metrics import SetMetrics, originals_of, set_distances
+from tok1d.evaluation.workers import UINT8
+from tok1d.system import scratch
+
+GENERATED = {"rfid": "gfid", "rfid_infinity": "gfid_infinity"}  # what a metric's number is called then
+THUMBNAIL = 16  # px, a side
+
+
+@torch.no_grad()
+def evaluate_generated(
+    batches: Iterable[dict[int, Tensor]],
+    reference: ImageDataset,
+    which: str,
+    config: EvalConfig,
+    cache: Path | None = None,
+    facts: dict[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """`{"card", "results", "warnings"}` of generated images, by the distances of sets in `config.metrics`.
+
+    Each of `batches` has the same samples at one or more lengths, uint8 [B, 3, S, S] by number of tokens.
+    `reference` are real images, the ones that `which` says: "validation" or "training". `facts` of how they
+    were made go onto the card. Raises `ConfigError` if the weights of a network cannot be had.
+    """
+    with scratch() as folder:
+        sets = SetMetrics(config, reference, None, folder, cache, [torch.device(device)])
+        made: dict[int, dict[str, FeatureStore]] = {}
+        samples = 0
+        for batch in batches:
+            samples += len(next(iter(batch.values())))
+            for count, images in batch.items():
+                stores = made.setdefault(count, {})
+                for name, extractor in sets.on(0).items():
+                    if name not in stores:
+                        stores[name] = sets.networks[name].store(folder, {"generated with": count})
+                        stores[name].__enter__()
+                    stores[name].append(extractor(images.to(device)))
+        real = {name: sets.features_of(reference, name, cache or folder) for name in sets.networks}
+        results = []
+        for count, stores in sorted(made.items()):
+            row: dict[str, Any] = {
+                "num_tokens": count,
+                "samples": samples,
+                "reference": f"{len(reference)} {which}",
+            }
+            for store in stores.values():
+                store.__exit__(None, None, None)
+            for metric in sets.asked:
+                name = METRICS[metric].network
+                found = set_distances(
+                    metric, real[name], stores[name].features, config.resamples, paired=False
+                )
+                for number, distance in found.items():
+                    number = GENERATED.get(number, number)
+                    row[number] = distance.value
+                    if distance.interval:
+                        row[f"{number}_interval"] = list(distance.interval)
+            results.append(row)
+    against = {"reference": which, **originals_of(reference, len(reference))}
+    card = {
+        "images": samples, "image_size": reference.size, "reconstruction": UINT8.rule, **against,
+        "metrics": sets.cards, **(facts or {}), "made_with": made_with(torch.device(device)),
+    }  # fmt: skip
+    return {"card": card, "results": results, "warnings": sets.warnings}
+
+
+def nearest_images(made: Tensor, images: ImageDataset, features: Any = None) -> tuple[list[int], np.ndarray]:
+    """Of each generated image, uint8 [B, 3, S, S], the index of the real one that is most like it, and their
+    distance [B]: is a prior copying what it saw?
+
+    `features` map uint8 images to vectors [B, D]; by default thumbnails of 16 × 16 pixels.
+    """
+    features = features or thumbnails
+    mine = features(made).float()
+    best = torch.full((len(made),), torch.inf)
+    index = torch.zeros(len(made), dtype=torch.long)
+    first = 0
+    for batch in images.batches(100):
+        distances = torch.cdist(mine, features(batch).float())  # [B, b]
+        least, where = distances.min(1)
+        closer = least < best
+        best, index = torch.where(closer, least, best), torch.where(closer, first + where, index)
+        first += len(batch)
+    return index.tolist(), best.numpy()
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """uint8 [B, 3, S, S] -> [B, 768], in 0 … 1."""
+    return F.interpolate(to_float(images), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True).flatten(1)
