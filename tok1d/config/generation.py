@@ -84,10 +84,10 @@ class SampleConfig(Config):
         (), description="what to ask for, as timeofday=night,weather=rainy; empty: everything equally often"
     )
     guidance: Annotated[Float, AfterValidator(_guidance)] = Field(
-        1.5, description="s in u + s (c - u), logits without and with the condition; 1: no guidance"
+        2.0, description="s in u + s (c - u), logits without and with the condition; 1: no guidance"
     )
     guidance_schedule: Literal["constant", "step", "linear", "power-cosine"] = Field(
-        "step", description="s over the tokens: the same, from guidance_start on, or rising from 1"
+        "constant", description="s over the tokens: the same, from guidance_start on, or rising from 1"
     )
     guidance_start: Float = Field(0.2, ge=0, lt=1, description="share of tokens without guidance, of `step`")
     guidance_power: Float = Field(3.0, gt=0, description="exponent of `power-cosine`; large: rises late")

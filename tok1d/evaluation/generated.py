@@ -79,9 +79,9 @@ def evaluate_generated(
                     if distance.interval:
                         row[f"{number}_interval"] = list(distance.interval)
             results.append(row)
-    against = {"reference": which, **originals_of(reference, len(reference))}
+    against = {"which": which, **originals_of(reference, len(reference))}
     card = {
-        "images": samples, "image_size": reference.size, "reconstruction": UINT8.rule, **against,
+        "images": samples, "image_size": reference.size, "reconstruction": UINT8.rule, "reference": against,
         "metrics": sets.cards, **(facts or {}), "made_with": made_with(torch.device(device)),
     }  # fmt: skip
     return {"card": card, "results": results, "warnings": sets.warnings}

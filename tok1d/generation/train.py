@@ -41,19 +41,17 @@ def open_tokenizer(config: PriorConfig) -> Tokenizer:
     return load_tokenizer(config.tokenizer)
 
 
-def tokens_of(run: Run, tokenizer: Tokenizer, params: GenerateParams) -> Tokens:
+def tokens_of(tokenizer: Tokenizer, params: GenerateParams) -> Tokens:
     """The ids of the training and validation images, kept beside the images. Raises `ConfigError`."""
-    config = params.prior
-    images, val_images = load_data(params.data, tokenizer.config.image_size, run.cache)
+    config, cache = params.prior, Path(params.run.outputs) / ".cache"
     if config.prior_from:
         shape = Prior.from_pretrained(Run(config.prior_from) / "model").shape
         count, attributes = shape.num_tokens, shape.attributes
     else:
         count, attributes = prior_tokens(config, tokenizer.config), None
-    train = token_dataset(
-        tokenizer, images, run.cache, count, config.condition, config.prior_crops, attributes
-    )
-    validation = token_dataset(tokenizer, val_images, run.cache, count, attributes=train.attributes)
+    images, val_images = load_data(params.data, tokenizer.config.image_size, cache)
+    train = token_dataset(tokenizer, images, cache, count, config.condition, config.prior_crops, attributes)
+    validation = token_dataset(tokenizer, val_images, cache, count, attributes=train.attributes)
     return Tokens(train, validation, images, val_images)
 
 
@@ -96,9 +94,9 @@ def train_prior_command(params: dict[str, Any]) -> int:
     try:
         with process_group():
             with main_process_first():
-                run = Run.open(*found)
                 tokenizer = load_tokenizer(found.prior.tokenizer).cpu()
-                tokens = tokens_of(run, tokenizer, found).train
+                tokens = tokens_of(tokenizer, found).train
+                run = Run.open(*found)
             shape = shape_of(found.prior, tokenizer, tokens)
             fit(run, PriorTask(shape, found.train, found.prior.condition_drop), tokens)
     except Stopped as stopped:
