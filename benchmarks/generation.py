@@ -64,7 +64,7 @@ def say(what: str, rate: float, how: str, other: float, otherwise: str) -> None:
 
 
 def untrained(num_tokens: int, kind: str = "autoregressive", levels: tuple[int, ...] = FSQ) -> Prior:
-    shape = dict(attributes={"class": ("a", "b")}, dropout=0.0)
+    shape: dict = dict(kind=kind, num_tokens=num_tokens, levels=levels)
     return Prior.build(
         PriorShape(**{"kind": kind, "num_tokens": num_tokens, "levels": levels} | shape)
     ).eval()
