@@ -128,6 +128,7 @@ def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Any, ...]:
         except ValidationError as error:
             raise ConfigError(_sentence(error.errors()[0], known)) from None
     check_counts(out)
+    check_losses(out, params)
     return tuple(out)
 
 
@@ -160,6 +161,46 @@ def check_counts(configs: Iterable[Config]) -> None:
         if count > K or (count != K and not tokenizer.elastic):
             allowed = f"counts up to num_latent_tokens={K}" if tokenizer.elastic else f"{K}, or elastic=true"
             raise ConfigError(f"token_counts={count} is no count of this tokenizer: type {allowed}")
+
+
+LEAST_WEIGHT = 1e-6  # of all that looks at pixels: below it Adam's own epsilon is larger than the gradients
+CHOOSES = {  # weight of a loss -> the parameters that choose what it is
+    "perceptual_weight": ("perceptual", "perceptual_checkpoint"),
+    "adversarial_weight": ("discriminator", "discriminator_checkpoint", "lecam_weight"),
+    "align_weight": ("align_to", "align_checkpoint"),
+}
+
+
+def check_losses(configs: Iterable[Config], given: dict[str, Any]) -> None:
+    """What a training is asked to minimize does reach its pixels, and begins before it ends; `given` are the
+    parameters as they were typed.
+    """
+    train = next((config for config in configs if isinstance(config, TrainConfig)), None)
+    if train is None:
+        return
+    for weight, names in CHOOSES.items():
+        chosen = [name for name in names if getattr(train, name) != TrainConfig.model_fields[name].default]
+        chosen += [name for name in names[:1] if name in given and weight not in given]
+        if chosen and not getattr(train, weight):
+            name, default = chosen[0], _shown(TrainConfig.model_fields[chosen[0]].default)
+            raise ConfigError(
+                f"{name}={getattr(train, name)} does nothing with {weight}=0: type {weight}=0.1, or "
+                f"{name}={default} {weight}=0 to train without"
+            )
+    if train.adversarial_weight and train.discriminator_start >= train.steps:
+        raise ConfigError(
+            f"discriminator_start={train.discriminator_start} is not before the end, steps={train.steps}: "
+            f"type discriminator_start={train.steps // 2}, or adversarial_weight=0"
+        )
+    pixels = train.l1_weight + train.l2_weight + train.charbonnier_weight + train.perceptual_weight
+    if not train.adaptive_weight:
+        pixels += train.adversarial_weight
+    if pixels < LEAST_WEIGHT:
+        what = f"are {pixels:.0e} in all" if pixels else "are 0"
+        raise ConfigError(
+            f"l1_weight, l2_weight, charbonnier_weight and perceptual_weight {what}, so nothing learns "
+            f"the pixels: type l2_weight=1"
+        )
 
 
 def read_params(*files: str | Path) -> dict[str, Any]:
