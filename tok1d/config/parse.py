@@ -20,6 +20,7 @@ from tok1d.config.fields import (
     ConfigError,
     to_number,
 )
+from tok1d.config.losses import check_losses
 from tok1d.config.schema import (
     CompareConfig,
     DataConfig,
@@ -132,6 +133,17 @@ def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Any, ...]:
     return tuple(out)
 
 
+def check_values(params: dict[str, Any]) -> None:
+    """The values of parameters as they were kept, each by itself. Raises `ConfigError`."""
+    for cls in (RunConfig, DataConfig, TokenizerConfig, TrainConfig):
+        try:
+            cls(**{name: value for name, value in params.items() if name in cls.model_fields})
+        except ValidationError as error:
+            wrong = [each for each in error.errors() if each["loc"]]
+            if wrong:
+                raise ConfigError(_sentence(wrong[0], fields(cls))) from None
+
+
 def renamed(params: dict[str, Any], warn: bool = False) -> dict[str, Any]:
     """These parameters by their present names; with `warn`, each old one is said, in one sentence on stderr.
 
@@ -161,46 +173,6 @@ def check_counts(configs: Iterable[Config]) -> None:
         if count > K or (count != K and not tokenizer.elastic):
             allowed = f"counts up to num_latent_tokens={K}" if tokenizer.elastic else f"{K}, or elastic=true"
             raise ConfigError(f"token_counts={count} is no count of this tokenizer: type {allowed}")
-
-
-LEAST_WEIGHT = 1e-6  # of all that looks at pixels: below it Adam's own epsilon is larger than the gradients
-CHOOSES = {  # weight of a loss -> the parameters that choose what it is
-    "perceptual_weight": ("perceptual", "perceptual_checkpoint"),
-    "adversarial_weight": ("discriminator", "discriminator_checkpoint", "lecam_weight"),
-    "align_weight": ("align_to", "align_checkpoint"),
-}
-
-
-def check_losses(configs: Iterable[Config], given: dict[str, Any]) -> None:
-    """What a training is asked to minimize does reach its pixels, and begins before it ends; `given` are the
-    parameters as they were typed.
-    """
-    train = next((config for config in configs if isinstance(config, TrainConfig)), None)
-    if train is None:
-        return
-    for weight, names in CHOOSES.items():
-        chosen = [name for name in names if getattr(train, name) != TrainConfig.model_fields[name].default]
-        chosen += [name for name in names[:1] if name in given and weight not in given]
-        if chosen and not getattr(train, weight):
-            name, default = chosen[0], _shown(TrainConfig.model_fields[chosen[0]].default)
-            raise ConfigError(
-                f"{name}={getattr(train, name)} does nothing with {weight}=0: type {weight}=0.1, or "
-                f"{name}={default} {weight}=0 to train without"
-            )
-    if train.adversarial_weight and train.discriminator_start >= train.steps:
-        raise ConfigError(
-            f"discriminator_start={train.discriminator_start} is not before the end, steps={train.steps}: "
-            f"type discriminator_start={train.steps // 2}, or adversarial_weight=0"
-        )
-    pixels = train.l1_weight + train.l2_weight + train.charbonnier_weight + train.perceptual_weight
-    if not train.adaptive_weight:
-        pixels += train.adversarial_weight
-    if pixels < LEAST_WEIGHT:
-        what = f"are {pixels:.0e} in all" if pixels else "are 0"
-        raise ConfigError(
-            f"l1_weight, l2_weight, charbonnier_weight and perceptual_weight {what}, so nothing learns "
-            f"the pixels: type l2_weight=1"
-        )
 
 
 def read_params(*files: str | Path) -> dict[str, Any]:
@@ -255,6 +227,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file of names and values, as it is. Raises `ConfigError`."""
     try:
         values = yaml.load(Path(file).read_text(encoding="utf-8-sig"), PlainLoader)
+        count = _count(values, {})
     except FileNotFoundError:
         raise ConfigError(f"there is no parameter file {file}: see params/ for examples") from None
     except (OSError, UnicodeDecodeError):
@@ -265,9 +238,24 @@ def read_yaml(file: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{file}{where} is not valid YAML: write one 'name: value' a line") from None
+    if count > MOST_VALUES:
+        raise ConfigError(f"{file} holds more than {MOST_VALUES:,} values: write less *aliases, or none")
     if not isinstance(values, dict | None):
         raise ConfigError(f"{file} holds no 'name: value' lines: write for example 'steps: 1000'")
     return values or {}
+
+
+MOST_VALUES = 100_000  # of a file, each as often as an alias repeats it
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """Values in lists in lists; `known` are those of the lists that were counted, by id."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(value)]
 
 
 class TwiceError(ValueError):
@@ -368,9 +356,19 @@ def assigned(cells: list[str]) -> dict[str, ast.expr]:
 
 def own_parameters(notebook: Path) -> dict[str, Any]:
     """What the parameters cell of a notebook assigns; of a shipped one `without_defaults`."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    found = {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        sources = ["".join(cell["source"]) for cell in tagged]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ConfigError(f"{notebook} is no notebook: type one such as notebooks/train.ipynb") from None
+    try:
+        found = {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ConfigError(
+            f"the parameters cell of {notebook} does not give plain values ({type(error).__name__}): "
+            f"write NAME = VALUE lines there"
+        ) from None
     return without_defaults(notebook.stem, found) if notebook.stem in NOTEBOOKS else found
 
 

@@ -6,7 +6,8 @@ What is heavy to import is imported where it is needed, so that a sweep that nee
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tok1d.config.fields import Config, ConfigError
@@ -148,21 +149,26 @@ def checkpoints_of_metrics(config: EvalConfig) -> None:
     metric_checkpoints(config)
 
 
-def pretrained_files(params: TrainParams) -> list[Weights | Parent]:
-    """Every pretrained file that a training with these parameters and its evaluation read, each fetched if it
-    is not on this machine.
+def pretrained_files(params: TrainParams) -> Iterator[Callable[[], Sequence[Weights | Parent]]]:
+    """Functions that give the pretrained files of a training and its evaluation, one for each network, and
+    fetch what is not on this machine. Each raises `ConfigError` if that cannot be had.
     """
     from tok1d.evaluation.features import metric_checkpoints
     from tok1d.losses.frozen import loss_checkpoints
-    from tok1d.models.finetune import is_hub_id, read_parent
-    from tok1d.models.weights import read_weights
+    from tok1d.models.finetune import read_parent
+    from tok1d.models.weights import is_hub_id, read_weights
 
-    files: list[Weights | Parent] = [*loss_checkpoints(params.train), *metric_checkpoints(params.evaluation)]
-    if is_hub_id(params.train.init_from):
-        files.append(read_parent(params.train.init_from))
-    elif not params.train.init_from and params.tokenizer.encoder_init != "random":
-        files.append(read_weights(params.tokenizer, params.train))
-    return files
+    train, evaluation = params.train, params.evaluation
+    weights = ("perceptual_weight", "adversarial_weight", "align_weight")
+    for name in weights:
+        alone = train.model_copy(update={other: 0.0 for other in weights if other != name})
+        yield partial(loss_checkpoints, alone)
+    for metric in evaluation.metrics:
+        yield partial(metric_checkpoints, evaluation.model_copy(update={"metrics": (metric,)}))
+    if is_hub_id(train.init_from):
+        yield lambda: [read_parent(train.init_from)]
+    elif not train.init_from and params.tokenizer.encoder_init != "random":
+        yield lambda: [read_weights(params.tokenizer, train)]
 
 
 def part(config: Config, cls: type[Config]) -> Config:
