@@ -24,7 +24,7 @@ from tok1d.config.parse import (
     read_params,
 )
 from tok1d.config.schema import EvalConfig
-from tok1d.runs import TRY_AGAIN, Lost, Run, RunError
+from tok1d.runs import TRY_AGAIN, Lost, RunError, runs_in
 from tok1d.system import forbidden, no_space, remedy
 
 LOCAL = Path("params/sites/local.py")
@@ -47,8 +47,9 @@ Notebook = StrEnum("Notebook", sorted(NOTEBOOKS))  # type: ignore[misc]
 def main(argv: list[str] | None = None) -> int:
     """Do what the words of a command line say, by default those of this process; returns the exit status.
 
-    A `ConfigError` or `RunError` becomes one sentence on stderr and status 1 (`TRY_AGAIN` for a run that lost
-    its machine), a command line that cannot be read status 2, Ctrl-C 130.
+    A `ConfigError`, a `RunError`, or a file that the system refuses becomes one sentence on stderr and status
+    1 (`TRY_AGAIN` for a run that lost its machine), a command line that cannot be read status 2, Ctrl-C 130.
+    What only tok1d can have caused keeps its traceback.
     """
     command = typer.main.get_command(app)
     if hasattr(sys.stdout, "reconfigure"):  # a screen that cannot show a letter shows ?
@@ -73,9 +74,12 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if no_space(error):
             print("tok1d: the disk is full: make room there; the same command continues", file=sys.stderr)
-        elif forbidden(error) and error.filename:
+        elif isinstance(error.filename, str | bytes | Path):
             where = Path(os.fsdecode(error.filename))
-            print(f"tok1d: {where} cannot be used {remedy(error, where.parent)}", file=sys.stderr)
+            why = f"({os.strerror(error.errno or 0).lower()}): move away what is there, or give another path"
+            if forbidden(error):
+                why = remedy(error, where.parent)
+            print(f"tok1d: {where} cannot be used {why}", file=sys.stderr)
         else:
             raise
         return 1
@@ -192,14 +196,14 @@ def report(
 def doctor(runs: Runs) -> int:
     """Say what is wrong with training runs, and what to try.
 
-    From their records, while they train or afterwards; changes nothing. The exit status is 1 if anything is
-    wrong with any of them now.
+    From their records, while they train or afterwards; changes nothing. Of the folder of a sweep, such as
+    outputs/toy, all its runs. The exit status is 1 if anything is wrong with any of them now.
     """
     from tok1d.training.doctor import complaints
 
     sick = 0
-    for folder in runs:
-        lines, is_sick = complaints(Run(folder))
+    for run in [run for folder in runs for run in runs_in(folder)]:
+        lines, is_sick = complaints(run)
         print(*lines, sep="\n")
         sick += is_sick
     return int(sick > 0)
@@ -212,7 +216,8 @@ def sweep(
     pairs: Pairs,
     site: Annotated[Path, typer.Option(help="Where it runs: a Parsl configuration.")] = LOCAL,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list the runs, what is missing, and the hours.")
+        bool,
+        typer.Option("--dry-run", help="Start nothing: list the runs, what is missing, and about the hours."),
     ] = False,
     outputs: Annotated[
         str | None,
@@ -236,10 +241,15 @@ def sweep(
 
 
 @app.command()
-def watch(folder: Annotated[Path, typer.Argument(help="A sweep, such as outputs/toy.")]) -> None:
+def watch(
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of a sweep's results, such as outputs/toy, not its YAML file.")
+    ],
+) -> None:
     """Show the live table of a sweep until it ends.
 
-    From any machine that sees its folder. Printed once where the output is no terminal.
+    Only shows: closing it stops no run. From any machine that sees the folder; where the output is no
+    terminal the table is printed once.
     """
     from tok1d.sweeps.table import watch as show
 
@@ -266,10 +276,11 @@ def publish(
     sweep: Annotated[Path, typer.Argument(help="The folder of a finished sweep, such as outputs/toy.")],
     title: Annotated[str, typer.Option(metavar="TEXT", help="What the table calls it.")],
 ) -> None:
-    """Keep a finished sweep's numbers and figures in git.
+    """Copy a finished sweep's results into this project.
 
-    Copies them to outputs/published/SWEEP, replacing what was published of it before, and writes the table of
-    all published results into README.md here. Commits nothing and sends nothing anywhere.
+    Its numbers and figures, no weights: to outputs/published/SWEEP, in place of what was published of it
+    before. Then the table of all published results is written into README.md here. No commit is made, and
+    nothing is sent anywhere.
     """
     from tok1d.sweeps.publish import around_results, renew
     from tok1d.sweeps.publish import publish as copy
@@ -297,26 +308,42 @@ def prefetch(
         list[str],
         typer.Argument(
             metavar="PARAMS",
-            help="Parameter files of training runs; NAME=VALUE, without -p, holds for each of them.",
+            help="Parameter files of trainings (not of sweeps), such as params/reference/mae_64.yaml; "
+            "NAME=VALUE, without -p, holds for each of them.",
         ),
     ],
-) -> None:
+) -> int:
     """Fetch the pretrained weights that trainings need.
 
     Of encoders, losses, metrics and parents to fine-tune, into the caches of this machine, for when it has no
-    internet; no images. Says where each file lies. Without a file: for the default parameters.
+    internet; no images. Says where each file lies, and goes on after one that cannot be had; the exit status
+    is 1 then. Without a file: for the default parameters.
     """
     from tok1d.sweeps.dry_run import pretrained_files
 
     pairs = [text for text in texts if "=" in text and not Path(text).exists()]
     files = [text for text in texts if text not in pairs]
-    seen = set()
-    for params in [read_params(file) for file in files] or [{}]:
-        for weights in pretrained_files(parse_train(params | parse_pairs(pairs))):
-            if weights.sha256 not in seen:
-                print(f"{weights.source}\n  {weights.path}\n  sha256 {weights.sha256}", flush=True)
-            seen.add(weights.sha256)
-    print(f"{len(seen)} pretrained files are on this machine" if seen else "no pretrained file is needed")
+    seen: set[str] = set()
+    failed = 0
+    for file in files or [""]:
+        try:
+            params = parse_train((read_params(file) if file else {}) | parse_pairs(pairs))
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}" if file else str(error)) from None
+        for look in pretrained_files(params):
+            try:
+                found = look()
+            except ConfigError as error:
+                print(f"tok1d: {f'{file} needs what is not here: ' * bool(file)}{error}", file=sys.stderr)
+                failed += 1
+                continue
+            for weights in found:
+                if weights.sha256 not in seen:
+                    print(f"{weights.source}\n  {weights.path}\n  sha256 {weights.sha256}", flush=True)
+                seen.add(weights.sha256)
+    if not failed:
+        print(f"{len(seen)} pretrained files are on this machine" if seen else "no pretrained file is needed")
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import contextlib
 import io
 import os
 import re
+import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 
@@ -100,20 +102,68 @@ class FailedOnOtherRank(RuntimeError):
 
 
 def launched() -> bool:
-    """Whether a launcher (torchrun, accelerate, srun, `tok1d.training.launch`) started several of us."""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    """Whether a launcher (torchrun, accelerate, srun, `tok1d.training.launch`) started several of us, or its
+    variables are left over in this shell.
+    """
+    return bool(os.environ.get("RANK")) and _number(os.environ.get("WORLD_SIZE")) > 1
+
+
+def _number(text: str | None) -> int:
+    """A variable of the environment as a number; 1 if it is empty, unset, or none."""
+    return int(text) if text and text.isdecimal() else 1
+
+
+# What accelerate takes as a sign of several processes
+LAUNCHERS = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+    "PMI_SIZE", "PMI_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK",
+    "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE",
+)  # fmt: skip
+SOON = 2.0  # seconds without the other processes after which it is said that they are waited for
+
+
+def _join() -> None:
+    """Wait for all processes. Says on stderr which are waited for, if they do not come soon."""
+    rank, count = os.environ["RANK"], _number(os.environ["WORLD_SIZE"])
+    where = f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '29500')}"
+    others = [str(other) for other in range(count) if str(other) != rank]
+    whom = ", ".join(others) if len(others) < 8 else f"{others[0]} … {others[-1]}"
+    left_over = [name for name in ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS") if os.environ.get(name)]
+    what = (
+        f"RANK={rank} of WORLD_SIZE={count} {{}} at {where} for RANK={whom}; if nobody started those, "
+        f"type 'unset {' '.join(left_over)}' and start this one again"
+    )
+    patience = threading.Timer(SOON, lambda: print(what.format("waits"), file=sys.stderr, flush=True))
+    patience.daemon = True
+    patience.start()
+    try:
+        PartialState(cpu=not torch.cuda.is_available())
+    except (RuntimeError, ValueError) as error:  # torch's patience is half an hour
+        why = str(error).split("\n")[0][:100]
+        print(f"tok1d: {what.format(f'has waited in vain ({why})')}", file=sys.stderr, flush=True)
+        raise FailedOnOtherRank(f"{type(error).__name__}: {error}") from error
+    finally:
+        patience.cancel()
 
 
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
     """Join the processes that a launcher started, and leave them at the end; alone, or again, do nothing.
 
-    Only the main one prints. If one fails the others raise `Elsewhere`, so that it is said once.
+    Only the main one prints. If one fails the others raise `FailedOnOtherRank`, so that it is said once.
     """
-    if not launched() or world_size() > 1:
+    if world_size() > 1:
         yield
         return
-    PartialState(cpu=not torch.cuda.is_available())
+    alone = not launched()
+    for name in LAUNCHERS:
+        if alone or not os.environ.get(name):  # of another launcher, of one process, or empty
+            os.environ.pop(name, None)
+    if alone:
+        yield
+        return
+    _join()
     try:
         with contextlib.nullcontext() if is_main() else contextlib.redirect_stdout(io.StringIO()):
             yield
@@ -177,7 +227,7 @@ def main_process_first() -> Iterator[None]:
     """The main process goes through the block first, then one of each other node, then the rest.
 
     So what one writes to a folder the others find there. If it fails in one, the later ones raise
-    `Elsewhere`.
+    `FailedOnOtherRank`.
     """
     turns = (is_main(), int(os.environ.get("LOCAL_RANK", 0)) == 0, True) if world_size() > 1 else (True,)
     mine, done = turns.index(True), False
@@ -197,9 +247,15 @@ def _go_on(done: bool) -> None:
         raise FailedOnOtherRank("another process failed")
 
 
+OF_A_TASK = (
+    "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID",
+    "SLURM_STEP_ID",
+)  # fmt: skip
+
+
 def slurm_variables(env: Mapping[str, str]) -> dict[str, str]:
     """What torchrun would set, for a task of an srun with several; empty elsewhere, and under torchrun."""
-    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) == 1 or "RANK" in env:
+    if _number(env.get("SLURM_STEP_NUM_TASKS")) == 1 or env.get("RANK") or not all(map(env.get, OF_A_TASK)):
         return {}
     node = "127.0.0.1" if env.get("SLURM_STEP_NUM_NODES") == "1" else first_node(env["SLURM_STEP_NODELIST"])
     return {

@@ -66,18 +66,28 @@ def made_with(device: Any) -> dict[str, str | None]:
 
 
 def git_commit() -> str | None:
-    """The commit of the code, with `+changes` when the work tree differs from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """The commit of the code, with `+changes` when the work tree differs from it. None if the code is in no
+    repository of its own: one around it, such as that of a home folder, says nothing of it.
+    """
     try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        own = Path(_git("rev-parse", "--show-toplevel")).resolve() == PACKAGE.parent
+        if not own or not _git("ls-files", "--", str(PACKAGE / "__init__.py")):
+            return None
+        return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit + ("+changes" if dirty else "")
+
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def _git(*words: str) -> str:
+    """What git says of the folder of the code, whatever GIT_DIR is in a hook."""
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
+    env = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    git = ["git", "-C", str(PACKAGE), *words]
+    said = subprocess.run(git, env=env, capture_output=True, text=True, errors="replace", check=True)
+    return said.stdout.strip()
 
 
 def _version(package: str) -> str | None:

@@ -33,17 +33,19 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
 from tok1d.config.fields import Config, ConfigError
 from tok1d.config.generation import SampleConfig
-from tok1d.config.parse import BEFORE, configs_of, renamed
+from tok1d.config.parse import BEFORE, check_values, configs_of, read_yaml, renamed
 from tok1d.config.schema import RunConfig, fields
 from tok1d.environment import describe_environment
+from tok1d.run_files import Evaluation, LoadReport, Manifest, RunError, read_json, records_in
 from tok1d.system import locked, replacing
 
 UNDER_RUNNER = "TOK1D_RUNNER"  # set by `tok1d run`, which promotes finished.json once the notebook is saved
@@ -69,10 +71,6 @@ NOT_BEGUN = {
 Kind = TypeVar("Kind", bound=Config)
 
 
-class RunError(RuntimeError):
-    """A run folder that cannot be used as asked; the message is one sentence that says what to do."""
-
-
 TRY_AGAIN = (
     75  # exit status (sysexits' EX_TEMPFAIL): nothing is wrong with the run, the same command continues
 )
@@ -84,6 +82,18 @@ class Lacking(RunError):
 
 class Lost(RunError):
     """What ran it was killed, or lost its machine: the same command may well succeed."""
+
+
+class Params(dict[str, Any]):
+    """Parameters of a run by name."""
+
+    path: Path
+
+    def __missing__(self, name: str) -> Any:
+        raise RunError(f"{self.path} lacks {name}: {AGAIN}")
+
+
+AGAIN = "bring the whole file back, or delete the folder and train it again"
 
 
 class Run:
@@ -128,8 +138,16 @@ class Run:
         return self.path.name
 
     @property
-    def params(self) -> dict[str, Any]:
-        return BEFORE | renamed(yaml.safe_load(self._read("params.yaml")))
+    def params(self) -> Params:
+        path = self._has("params.yaml")
+        try:
+            found = Params(BEFORE | renamed(read_yaml(path)))
+            check_values(found)
+        except ConfigError as error:
+            words = str(error).removeprefix(f"{path} ")
+            raise RunError(f"{path} is damaged ({words}): {AGAIN}") from None
+        found.path = path
+        return found
 
     @property
     def kind(self) -> str:
@@ -157,7 +175,12 @@ class Run:
 
     def config(self, cls: type[Kind]) -> Kind:
         """The run's own parameters of one kind."""
-        return cls(**{name: value for name, value in self.params.items() if name in cls.model_fields})
+        params = self.params
+        try:
+            return cls(**{name: value for name, value in params.items() if name in cls.model_fields})
+        except ValidationError as error:
+            words = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise RunError(f"{params.path} is damaged ({words}): {AGAIN}") from None
 
     @property
     def cache(self) -> Path:
@@ -177,11 +200,18 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return json.loads(self._read("manifest.json"))
+        return read_json(self._has("manifest.json"), Manifest, AGAIN)
 
     @property
     def evaluation(self) -> dict[str, Any]:
-        return json.loads(self._read("eval.json"))
+        again = f"measure it again with 'tok1d evaluate {self.path}'"
+        return read_json(self._has("eval.json"), Evaluation, again)
+
+    @property
+    def load_report(self) -> dict[str, Any]:
+        """Empty before there is one."""
+        path = self / "load_report.json"
+        return read_json(path, LoadReport, f"type 'rm {path}'") if path.exists() else {}
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -195,13 +225,13 @@ class Run:
         path = self / name
         return records_in(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
 
-    def _read(self, name: str) -> str:
-        try:
-            return (self / name).read_text(encoding="utf-8")
-        except FileNotFoundError:
+    def _has(self, name: str) -> Path:
+        """A file of it. Raises `RunError` if it is not there."""
+        if not (self / name).is_file():
             raise RunError(
                 f"{self.path} has no {name}: train it first with 'tok1d run notebooks/train.ipynb'"
-            ) from None
+            )
+        return self / name
 
     # ---- writing ----
 
@@ -270,19 +300,6 @@ class Run:
             yield
 
 
-def records_in(text: str) -> list[dict[str, float]]:
-    """The records of a file of JSON lines, each with its `step`. A line that is none is left out: it was
-    being written when its process was killed, or is damaged.
-    """
-    found = []
-    for line in text.split("\n"):
-        with suppress(ValueError):
-            record = json.loads(line)
-            if isinstance(record, dict) and isinstance(record.get("step"), int | float):
-                found.append(record)
-    return found
-
-
 def writes() -> bool:
     """Whether this is the process, of those that train together, that writes the run folder."""
     from tok1d.distributed import is_main  # here, so that 'tok1d run' answers at once for a finished run
@@ -300,6 +317,12 @@ def offered(outputs: str | Path, most: int = 3) -> str:
     """What to type for the newest finished runs instead, or nothing."""
     found = [f"-p sweep={run.path.parent.name} -p run={run.name}" for run in newest_finished(outputs)[:most]]
     return f"; the newest finished ones are {', '.join(found)}" if found else ""
+
+
+def runs_in(folder: str | Path) -> list[Run]:
+    """A run folder itself, or the runs, finished or not, in that of a sweep."""
+    found = [] if (Path(folder) / "params.yaml").exists() else sorted(Path(folder).glob("*/params.yaml"))
+    return [Run(path.parent) for path in found] or [Run(folder)]
 
 
 def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:

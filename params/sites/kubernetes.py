@@ -1,4 +1,7 @@
-"""A Kubernetes cluster: up to eight pods of one GPU each, which share a volume. Change what is yours."""
+"""A Kubernetes cluster: up to eight pods of one GPU each, which share a volume. Change what is yours.
+
+It needs Kubernetes' own library: pip install kubernetes
+"""
 
 from parsl import Config, HighThroughputExecutor
 from parsl.addresses import address_by_route
@@ -20,8 +23,11 @@ config = Config(
                 worker_init="cd /mnt/tok1d && . .venv/bin/activate",
                 persistent_volumes=[("shared", "/mnt")],
                 init_cpu=8,
+                max_cpu=8,
                 init_mem="64Gi",
-                init_gpu=1,
+                max_mem="64Gi",
+                extra_requests={"nvidia.com/gpu": "1"},
+                extra_limits={"nvidia.com/gpu": "1"},
                 init_blocks=1,
                 min_blocks=0,
                 max_blocks=8,

@@ -8,6 +8,8 @@ import os
 from parsl import Config, HighThroughputExecutor
 from parsl.providers import LocalProvider
 
+from tok1d.config.fields import ConfigError
+
 gpus = []
 said = os.environ.get("TOK1D_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES"))
 if said is not None:
@@ -17,7 +19,10 @@ elif any(os.path.exists(f"/dev/{driver}") for driver in ("nvidiactl", "kfd", "dx
 
     gpus = [str(i) for i in range(torch.cuda.device_count())]
 
-slots = int(os.environ.get("TOK1D_SLOTS", len(gpus) or 2))
+slots = os.environ.get("TOK1D_SLOTS") or str(len(gpus) or 2)
+if not slots.isdecimal() or int(slots) < 1:
+    raise ConfigError(f"TOK1D_SLOTS={slots} is no number of runs at a time: type TOK1D_SLOTS=2")
+slots = int(slots)
 threads = max(1, (os.cpu_count() or 1) // slots)  # more would be in each other's way
 
 config = Config(

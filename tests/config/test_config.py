@@ -269,3 +269,39 @@ def test_a_name_that_is_given_twice_is_refused(text, tmp_path):
 def test_what_a_merged_mapping_gives_may_be_overridden(tmp_path):
     (tmp_path / "p.yaml").write_text("grid: &a {lr: [1], seed: [2]}\nparams: {<<: *a, lr: 3}\n")
     assert read_params(tmp_path / "p.yaml")["params"] == {"lr": 3, "seed": [2]}
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        (dict(l2_weight=0), "perceptual_weight are 0, so nothing learns the pixels: type l2_weight=1"),
+        (dict(l2_weight=0, quantizer="vq", align_weight=1), "are 0, so nothing learns the pixels"),
+        (dict(l2_weight=1e-10), "are 1e-10 in all, so nothing learns the pixels: type l2_weight=1"),
+        (dict(l2_weight=0, adversarial_weight=1), "so nothing learns the pixels"),  # 0 is its adaptive weight
+        (dict(perceptual="lpips"), "perceptual=lpips does nothing with perceptual_weight=0: type percep"),
+        (dict(perceptual="vgg", perceptual_weight=0), "or perceptual=lpips perceptual_weight=0 to train"),
+        (dict(perceptual_checkpoint="vgg16.pth"), "or perceptual_checkpoint='' perceptual_weight=0"),
+        (dict(discriminator="features"), "does nothing with adversarial_weight=0"),
+        (dict(lecam_weight=0.1), "does nothing with adversarial_weight=0"),
+        (dict(align_to="mae"), "does nothing with align_weight=0"),
+        (dict(adversarial_weight=0.1, discriminator_start=1200), "is not before the end, steps=1200: type"),
+        (dict(adversarial_weight=0.1, steps=1, discriminator_start=9), "type discriminator_start=0, or adv"),
+    ],
+)  # fmt: skip
+def test_a_loss_that_can_teach_nothing_is_refused(params, says):
+    assert says in sentence(**params)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        dict(perceptual="lpips", perceptual_weight=0),
+        dict(l2_weight=0, perceptual_weight=1),
+        dict(l2_weight=0, adversarial_weight=1, adaptive_weight=False),
+        dict(adversarial_weight=0.1, discriminator_start=1199),
+        dict(perceptual_checkpoint="", perceptual_weight="0"),
+    ],
+)
+def test_losses_that_teach_something(params):
+    train = parse_train(params).train
+    assert parse_train(train.model_dump(mode="json")).train == train

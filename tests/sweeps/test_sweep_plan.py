@@ -156,11 +156,62 @@ def test_a_dry_run_lists_and_says_what_is_missing(tmp_path):
     assert not Path(REPO / "outputs/mine").exists()
 
 
-@pytest.mark.parametrize("site", ["local", "slurm"])
-def test_no_site_lets_other_users_of_a_machine_send_code(site, tmp_path):
-    config = load_site(REPO / f"params/sites/{site}.py", read_plan(written(tmp_path), outputs=str(tmp_path)))
+def test_of_a_cluster_the_estimate_is_not_of_this_machine(tmp_path, capsys):
+    file = written(tmp_path, outputs=str(tmp_path), grid={"num_latent_tokens": [4, 8]})
+    assert main(["sweep", str(file), "--dry-run", "--site", str(REPO / "params/sites/slurm.py")]) == 0
+    said = capsys.readouterr().out
+    assert "slurm.py, if its GPUs are H100s (32 runs at a time" in said and "this machine" not in said
+
+
+KUBERNETES = """
+current-context: a
+contexts: [{name: a, context: {cluster: a, user: a}}]
+clusters: [{name: a, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: a, user: {}}]
+"""
+
+
+@pytest.mark.parametrize("site", sorted((REPO / "params/sites").glob("*.py")), ids=lambda site: site.stem)
+def test_every_site_can_be_used_and_lets_no_other_user_of_a_machine_send_code(site, tmp_path, monkeypatch):
+    (tmp_path / "kubernetes.yaml").write_text(KUBERNETES)
+    if library := sys.modules.get("kubernetes.config.kube_config"):
+        monkeypatch.setattr(library, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubernetes.yaml"))
+    try:
+        config = load_site(site, read_plan(written(tmp_path), outputs=str(tmp_path)))
+    except ConfigError as error:
+        if "type 'pip install" not in str(error):
+            raise
+        pytest.skip(str(error))
     with_keys(config, tmp_path / "keys")
     for executor in config.executors:
         assert executor.encrypted
-        if site == "local":
+        if site.stem == "local":
             assert Path(executor.cert_dir).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "# A heading\n\nwith words\n",
+            r"site.py line 3 cannot be used \(SyntaxError: .*mend it, or type --site",
+        ),
+        ("import os\n\nos.nothing\n", r"site.py line 3 cannot be used \(AttributeError: "),
+        ("exit(3)\n", r"site.py line 1 cannot be used \(SystemExit: 3\)"),
+        ("config = 3\n", r"site.py defines no Parsl config: write config = parsl.Config"),
+        ("\0", r"site.py cannot be used \("),
+    ],
+)
+def test_a_site_that_is_none_is_one_sentence(text, says, tmp_path):
+    (tmp_path / "site.py").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load_site(tmp_path / "site.py", read_plan(written(tmp_path)))
+
+
+@pytest.mark.parametrize("slots", ["abc", "0", "-1", "1.5"])
+def test_runs_at_a_time_are_a_number(slots, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOK1D_SLOTS", slots)
+    with pytest.raises(
+        ConfigError, match=f"^TOK1D_SLOTS={slots} is no number of runs at a time: type TOK1D_SLOTS=2"
+    ):
+        load_site(REPO / "params/sites/local.py", read_plan(written(tmp_path)))

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,12 @@ from several import EVERYTHING, arguments, assert_close, last_step, train_alone
 from workbench import ENV, REPO
 
 from tok1d.runs import Run
-from tok1d.training.launch import STOPPED
+from tok1d.training.launch import STOPPED, free_port
+
+IN_A_STEP = dict(
+    SLURM_STEP_NUM_TASKS="4", SLURM_PROCID="1", SLURM_LOCALID="1", SLURM_STEP_NUM_NODES="1",
+    SLURM_STEP_NODELIST="a", SLURM_STEP_TASKS_PER_NODE="4", SLURM_JOB_ID="12", SLURM_STEP_ID="0",
+)  # fmt: skip
 
 
 def tok1d(outputs: Path, **params) -> list[str]:
@@ -125,6 +131,48 @@ def test_when_one_fails_all_end_and_it_is_said_once(tmp_path):
         parents=True
     )  # the main one's to write
     said = finish(tok1d(tmp_path, num_processes=2), status=1)
-    assert said.count("Traceback") == 1 and "IsADirectoryError" in said
+    assert said.count("tok1d:") == 1 and "metrics.jsonl cannot be used (is a directory)" in said
+    assert "Traceback" not in said
     said = finish(tok1d(tmp_path, num_processes=2, data=tmp_path / "nowhere", run="other"), status=1)
     assert said.count("tok1d:") == 1 and "nowhere" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("left_over", "whom", "unset"),
+    [
+        (dict(RANK="0", WORLD_SIZE="4", MASTER_ADDR="127.0.0.1"), "RANK=1, 2, 3;", "'unset RANK WORLD_SIZE'"),
+        (IN_A_STEP, "RANK=0, 2, 3;", "'unset RANK WORLD_SIZE SLURM_STEP_NUM_TASKS'"),
+    ],
+)
+def test_left_over_variables_are_named_while_the_others_are_waited_for(left_over, whom, unset, tmp_path):
+    env = ENV | left_over | {"MASTER_PORT": str(free_port())}
+    process = subprocess.Popen(tok1d(tmp_path), cwd=REPO, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        while "waits" not in (line := process.stderr.readline()):
+            assert line, "it has ended"
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert f"127.0.0.1:{env['MASTER_PORT']} for {whom}" in line and unset in line
+
+
+def test_empty_variables_and_those_of_other_launchers_are_no_processes(tmp_path):
+    env = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_NUM_TASKS", "MASTER_PORT"), "")
+    env |= {"OMPI_COMM_WORLD_SIZE": "4", "SLURM_PROCID": "0"}
+    few = dict(steps=2, discriminator_start=1)
+    done = subprocess.run(
+        tok1d(tmp_path, **few), cwd=REPO, env=ENV | env, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0 and last_step(tmp_path) == 2, done.stderr
+
+
+def test_what_never_comes_is_one_sentence(tmp_path):
+    """As when the port is that of something else."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        env = ENV | dict(
+            RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(taken.getsockname()[1])
+        )
+        done = subprocess.run(tok1d(tmp_path), cwd=REPO, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "in vain" in done.stderr and "'unset RANK WORLD_SIZE'" in done.stderr

@@ -55,10 +55,24 @@ def _tuple(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else () if value is None else (value,)
 
 
+BESIDE_RUNS = {  # in the folder of a sweep
+    "figures", "report.html", "sweep.json", "driver.txt", "results.csv", "results.parquet", "failed.json",
+    "sweep_done.json", "ablation.ipynb", "ablation.failed.ipynb", "ablation.log", "figures.ipynb",
+    "figures.failed.ipynb", "figures.log",
+}  # fmt: skip
+
+
+def _run_name(value: str) -> str:
+    if value in BESIDE_RUNS:
+        raise ValueError(f"must not be {value}, which a sweep writes beside its runs")
+    return value
+
+
 Int = Annotated[int, BeforeValidator(to_number)]
 Float = Annotated[float, BeforeValidator(to_number)]
 Text = Annotated[str, BeforeValidator(_word)]
 FolderName = Annotated[Text, Field(pattern=r"^\w[\w.+-]{0,99}$")]
+RunName = Annotated[FolderName, AfterValidator(_run_name)]
 Ints = Annotated[tuple[Int, ...], BeforeValidator(_tuple)]
 Counts = Annotated[tuple[Annotated[Int, Field(ge=1)], ...], BeforeValidator(_tuple)]
 Names = Annotated[tuple[Text, ...], BeforeValidator(_tuple)]

@@ -27,6 +27,7 @@ from tok1d.config.generation import (
     PriorRunConfig,
     SampleConfig,
 )
+from tok1d.config.losses import check_losses
 from tok1d.config.schema import (
     CompareConfig,
     DataConfig,
@@ -147,7 +148,19 @@ def parse(params: dict[str, Any], *classes: type[Config]) -> tuple[Any, ...]:
         except ValidationError as error:
             raise ConfigError(_sentence(error.errors()[0], known)) from None
     check_counts(out)
+    check_losses(out, params)
     return tuple(out)
+
+
+def check_values(params: dict[str, Any]) -> None:
+    """The values of parameters as they were kept, each by itself. Raises `ConfigError`."""
+    for cls in (RunConfig, DataConfig, TokenizerConfig, TrainConfig):
+        try:
+            cls(**{name: value for name, value in params.items() if name in cls.model_fields})
+        except ValidationError as error:
+            wrong = [each for each in error.errors() if each["loc"]]
+            if wrong:
+                raise ConfigError(_sentence(wrong[0], fields(cls))) from None
 
 
 def renamed(params: dict[str, Any], warn: bool = False) -> dict[str, Any]:
@@ -233,6 +246,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file of names and values, as it is. Raises `ConfigError`."""
     try:
         values = yaml.load(Path(file).read_text(encoding="utf-8-sig"), PlainLoader)
+        count = _count(values, {})
     except FileNotFoundError:
         raise ConfigError(f"there is no parameter file {file}: see params/ for examples") from None
     except (OSError, UnicodeDecodeError):
@@ -243,9 +257,24 @@ def read_yaml(file: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{file}{where} is not valid YAML: write one 'name: value' a line") from None
+    if count > MOST_VALUES:
+        raise ConfigError(f"{file} holds more than {MOST_VALUES:,} values: write less *aliases, or none")
     if not isinstance(values, dict | None):
         raise ConfigError(f"{file} holds no 'name: value' lines: write for example 'steps: 1000'")
     return values or {}
+
+
+MOST_VALUES = 100_000  # of a file, each as often as an alias repeats it
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """Values in lists in lists; `known` are those of the lists that were counted, by id."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(value)]
 
 
 class TwiceError(ValueError):
@@ -346,9 +375,19 @@ def assigned(cells: list[str]) -> dict[str, ast.expr]:
 
 def own_parameters(notebook: Path) -> dict[str, Any]:
     """What the parameters cell of a notebook assigns; of a shipped one `without_defaults`."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    found = {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        sources = ["".join(cell["source"]) for cell in tagged]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ConfigError(f"{notebook} is no notebook: type one such as notebooks/train.ipynb") from None
+    try:
+        found = {name: ast.literal_eval(value) for name, value in assigned(sources).items()}
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ConfigError(
+            f"the parameters cell of {notebook} does not give plain values ({type(error).__name__}): "
+            f"write NAME = VALUE lines there"
+        ) from None
     return without_defaults(notebook.stem, found) if notebook.stem in NOTEBOOKS else found
 
 

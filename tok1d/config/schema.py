@@ -27,6 +27,7 @@ from tok1d.config.fields import (
     NumberName,
     Precision,
     QuantizerName,
+    RunName,
     Size,
     Text,
 )
@@ -327,7 +328,7 @@ class RunConfig(Config):
 
     outputs: Text = Field("outputs", min_length=1, description="folder that holds every result")
     sweep: FolderName = Field("runs", description="folder of runs that belong together")
-    run: FolderName = Field("quickstart", description="name of this run")
+    run: RunName = Field("quickstart", description="name of this run")
 
     @property
     def folder(self) -> Path:

@@ -22,6 +22,7 @@ from tok1d.config.registry import NUMBERS
 from tok1d.evaluation.card import card_id, protocol
 from tok1d.figures import images, quality, rate_distortion, training
 from tok1d.figures.style import Drawn, show
+from tok1d.run_files import read_json
 from tok1d.runs import Lacking, Run
 from tok1d.system import replacing
 
@@ -148,9 +149,9 @@ def save_pictures(figure: Figure, path: Path) -> None:
 
 def redraw(sidecar: Path) -> bool:
     """Draw a figure of numbers again from its JSON; False if that is none, or needs images of the runs."""
-    kept = json.loads(sidecar.read_text(encoding="utf-8"))
+    kept = read_json(sidecar, dict[str, Any], f"draw it again, or type 'rm {sidecar}'")
     kind = FIGURES.get(kept.get("kind", ""))
-    if not kind or kind.images:
+    if not kind or kind.images or not {"drawn", "options"} <= kept.keys():
         return False
     save_pictures(kind.draw(kept["drawn"], **kept["options"]), sidecar)
     return True

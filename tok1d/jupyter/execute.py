@@ -32,7 +32,7 @@ from tok1d.config.parse import (
 )
 from tok1d.config.schema import RunConfig
 from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError, newest_finished, offered
-from tok1d.system import forbidden, no_space
+from tok1d.system import forbidden, locked, no_space
 
 MARK = "# Parameters"  # first line of a parameters cell, and of the cell that papermill injects
 TRAINING = ("train", "generate")  # these make a run; a finished one is left alone
@@ -125,6 +125,8 @@ def execute(
         open(folder / f"{notebook.stem}.log", "a", encoding="utf-8") as log,
         stopping(limit, grace or GRACE) as stopped,
     ):
+        if not locked(log):
+            raise RunError(f"another process executes {notebook} in {folder}: wait for it, or stop it first")
         out = Tee(sys.stdout, log)
         try:
             papermill.execute_notebook(

@@ -12,6 +12,7 @@ import html
 import logging
 import mimetypes
 import re
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,16 +81,24 @@ def executed_notebooks(folder: Path) -> list[Path]:
 def build_report(notebooks: list[Path], out: Path, title: str = "tok1d report") -> Path:
     """Write executed `notebooks` as the one file `out` (a temporary file, then a rename); returns its path.
 
-    A notebook with an error, or one that stopped before its last cell, is shown and flagged.
-    Raises `ConfigError` for an empty list, and for a notebook that is missing, unreadable or was never run.
+    A notebook with an error, or one that stopped before its last cell, is shown and flagged; one that is
+    missing, unreadable or was never run is named and left out. Raises `ConfigError` if none can be shown.
     """
     paths = [Path(notebook) for notebook in notebooks]
     if not paths:
         raise ConfigError("No notebook to report: run one with `tok1d run notebooks/train.ipynb`.")
-    loaded = [(path, _read(path)) for path in paths]
-    ids = [f"{i}-{re.sub(r'[^A-Za-z0-9]+', '-', path.stem)}" for i, path in enumerate(paths, 1)]
-    exporter = _exporter()
-    sections = [_section(exporter, *pair, id) for pair, id in zip(loaded, ids, strict=True)]
+    exporter, sections, refused = _exporter(), [], []
+    for i, path in enumerate(paths, 1):
+        id = f"{i}-{re.sub(r'[^A-Za-z0-9]+', '-', path.stem)}"
+        try:
+            sections.append(_section(exporter, path, _read(path), id))
+        except ConfigError as error:
+            refused.append(error)
+            sections.append(
+                Section(id, path.stem, [path.name], Problem("left out", str(error), ""), [], [], "")
+            )
+    if len(refused) == len(paths):
+        raise refused[0]
 
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True)
     page = templates.get_template("page.html.j2").render(title=title, sections=sections, style=_style())
@@ -104,6 +113,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
         raise ConfigError(f"{path} does not exist: {how}.")
     try:
         notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook, relax_add_props=True)
     except Exception as error:
         raise ConfigError(f"{path} is not a readable notebook: {how} again.") from error
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
@@ -131,9 +141,9 @@ def _section(exporter: HTMLExporter, path: Path, notebook: nbformat.NotebookNode
 
     run = notebook.metadata.get("papermill", {})
     details = [path.name]
-    if run.get("start_time"):
+    with suppress(ValueError, TypeError, KeyError):  # what else people write there
         details.append(datetime.fromisoformat(run["start_time"]).astimezone().strftime("%Y-%m-%d %H:%M"))
-    if run.get("duration"):
+    with suppress(ValueError, TypeError, KeyError, OverflowError):
         details.append(f"took {timedelta(seconds=round(run['duration']))}")
     return Section(id, title, details, _problem(notebook, id), _parameters(notebook), headings, str(soup))
 

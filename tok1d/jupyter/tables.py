@@ -6,7 +6,6 @@ Names in them are other people's: of images, folders, runs. Whatever becomes Mar
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -189,6 +188,4 @@ def explanations(report: dict[str, Any]) -> list[dict[str, str]]:
 
 def learning(run: Run) -> list[dict[str, Any]]:
     """Rows, for `show_table`, of which parameters of a trained run learned."""
-    path = run / "load_report.json"
-    rows = json.loads(path.read_text(encoding="utf-8")).get("parameters") if path.exists() else None
-    return rows or [{"part": "trained before this was recorded"}]
+    return run.load_report.get("parameters") or [{"part": "trained before this was recorded"}]

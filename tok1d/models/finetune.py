@@ -22,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +35,8 @@ from tok1d.config.registry import QUANTIZERS
 from tok1d.config.schema import StartConfig, TokenizerConfig
 from tok1d.models.pretrained import Row, fairness, fit, shape
 from tok1d.models.tokenizer import Tokenizer, check_complete, read_config
-from tok1d.models.weights import hub_file, read_file
+from tok1d.models.weights import hub_file, is_hub_id, read_file
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 FILES = ("config.json", "model.safetensors")
 
 
@@ -76,11 +74,6 @@ def _whole(state: dict[str, Tensor], config: TokenizerConfig, file: Path) -> dic
     with torch.random.fork_rng(devices=[]):
         check_complete(state, Tokenizer(config), file)
     return state
-
-
-def is_hub_id(init_from: str) -> bool:
-    """Whether this is to be looked for on the hub: it is no folder here, and reads like `user/name`."""
-    return bool(HUB_ID.fullmatch(init_from)) and not Path(init_from).expanduser().exists()
 
 
 def _locate(init_from: str) -> tuple[Path, str]:

@@ -18,7 +18,9 @@ from tok1d.models.encoder import Encoder
 from tok1d.models.linear import LinearTokenizer
 from tok1d.models.quantizers import NO_IDS, Quantized, build_quantizer
 from tok1d.models.refine import RefiningDecoder
-from tok1d.models.weights import read_file
+from tok1d.models.weights import is_hub_id, offline, read_file
+
+WHERE = "give a folder such as outputs/runs/quickstart/model, or the hub's user/name"
 
 CARD = """---
 {{ card_data }}
@@ -125,15 +127,33 @@ class Tokenizer(
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "Tokenizer":
-        """The tokenizer of a folder or hub id, in eval mode. Raises `ConfigError` if `config.json` or the
-        weights are incomplete or damaged, and what the hub's library raises when it cannot fetch them.
+        """The tokenizer of a folder or hub id, which may name a revision (`id@tag`), in eval mode. Raises
+        `ConfigError` if there is none, or if `config.json` or the weights are incomplete or damaged.
         """
+        given = str(pretrained_model_name_or_path)
+        folder, on_hub = Path(given).expanduser(), is_hub_id(given)
+        if on_hub:
+            given, _, revision = given.partition("@")
+            options = {"local_files_only": offline()} | ({"revision": revision} if revision else {}) | options
+        elif not folder.is_dir():
+            raise ConfigError(f"there is no folder {given}: {WHERE}")
+        elif not (folder / "config.json").exists():
+            inside = folder / "model"
+            hint = f"type {inside}" if (inside / "config.json").exists() else WHERE
+            raise ConfigError(f"{given}: there is no config.json: {hint}")
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, **options)
+            return super().from_pretrained(given if on_hub else folder, **options)
         except ConfigError as error:
-            raise ConfigError(f"{pretrained_model_name_or_path}: {error}") from None
+            raise ConfigError(f"{given}: {error}") from None
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:  # no names and values
-            raise ConfigError(f"{pretrained_model_name_or_path}: config.json is damaged ({error})") from None
+            raise ConfigError(f"{given}: config.json is damaged ({error})") from None
+        except Exception as error:  # no internet, no such repository or revision, no permission
+            if not on_hub:
+                raise
+            why = type(error).__name__
+            raise ConfigError(
+                f"there is no folder {given}, and as a hub id it cannot be fetched ({why}): {WHERE}"
+            ) from error
 
     @classmethod
     def _from_pretrained(cls, **options: Any) -> "Tokenizer":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,13 +32,24 @@ SECONDS = 5.0  # that a connection may take
 def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
     """A file of a repository, from the cache on this machine or fetched; `HF_HUB_OFFLINE=1` is honoured.
 
-    Without internet it fails at once: the hub's own client would try for half a minute. Raises what
-    `huggingface_hub.hf_hub_download` does.
+    Without internet it fails at once. Raises what `huggingface_hub.hf_hub_download` does.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
-    offline = constants.HF_HUB_OFFLINE or not can_reach(constants.ENDPOINT)
-    return Path(hf_hub_download(repository, name, revision=revision, local_files_only=offline))
+    return Path(hf_hub_download(repository, name, revision=revision, local_files_only=offline()))
+
+
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether this is to be looked for on the hub: it is no folder here, and reads like `user/name`."""
+    return bool(HUB_ID.fullmatch(name)) and not Path(name).expanduser().exists()
+
+
+def offline() -> bool:
+    """Whether nothing can be fetched from the hub; its own client would try for half a minute."""
+    return constants.HF_HUB_OFFLINE or not can_reach(constants.ENDPOINT)
 
 
 def can_reach(endpoint: str) -> bool:

@@ -6,7 +6,8 @@ What is heavy to import is imported where it is needed, so that a sweep that nee
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tok1d.config.fields import Config, ConfigError
@@ -31,19 +32,25 @@ class Estimate(NamedTuple):
     longest: float  # hours of its longest run
 
 
-def estimates(plan: Plan, slots: int) -> list[Estimate]:
-    """On this machine, from a short probe, and on one and eight H100; slots share a CPU."""
+def estimates(plan: Plan, slots: int, elsewhere: str = "") -> list[Estimate]:
+    """On the site, with `slots` runs at a time, and on one and eight H100. This machine's speed is that of a
+    short probe, which slots share on a CPU; that of a site `elsewhere`, such as params/sites/slurm.py, is
+    taken to be that of H100s.
+    """
     import torch
 
     from tok1d.models.flops import PEAKS
 
     flops = [training_flops(cell) for cell in plan.cells]
-    rate = probe(plan.cells[flops.index(min(flops))]) / (1 if torch.cuda.is_available() else slots)
     gpus = plan.config.gpus_per_run
-    found = [estimate("this machine", slots, flops, rate)]
+    h100 = PEAKS["H100"] * PEAK_SHARE
+    if elsewhere:
+        found = [estimate(f"{elsewhere}, if its GPUs are H100s", slots, flops, h100 * gpus)]
+    else:
+        rate = probe(plan.cells[flops.index(min(flops))]) / (1 if torch.cuda.is_available() else slots)
+        found = [estimate("this machine", slots, flops, rate)]
     for count in (1, 8):
-        h100 = PEAKS["H100"] * PEAK_SHARE * min(gpus, count)
-        found.append(estimate(f"{count} H100", max(1, count // gpus), flops, h100))
+        found.append(estimate(f"{count} H100", max(1, count // gpus), flops, h100 * min(gpus, count)))
     return found
 
 
@@ -142,21 +149,26 @@ def checkpoints_of_metrics(config: EvalConfig) -> None:
     metric_checkpoints(config)
 
 
-def pretrained_files(params: TrainParams) -> list[Weights | Parent]:
-    """Every pretrained file that a training with these parameters and its evaluation read, each fetched if it
-    is not on this machine.
+def pretrained_files(params: TrainParams) -> Iterator[Callable[[], Sequence[Weights | Parent]]]:
+    """Functions that give the pretrained files of a training and its evaluation, one for each network, and
+    fetch what is not on this machine. Each raises `ConfigError` if that cannot be had.
     """
     from tok1d.evaluation.features import metric_checkpoints
     from tok1d.losses.frozen import loss_checkpoints
-    from tok1d.models.finetune import is_hub_id, read_parent
-    from tok1d.models.weights import read_weights
+    from tok1d.models.finetune import read_parent
+    from tok1d.models.weights import is_hub_id, read_weights
 
-    files: list[Weights | Parent] = [*loss_checkpoints(params.train), *metric_checkpoints(params.evaluation)]
-    if is_hub_id(params.train.init_from):
-        files.append(read_parent(params.train.init_from))
-    elif not params.train.init_from and params.tokenizer.encoder_init != "random":
-        files.append(read_weights(params.tokenizer, params.train))
-    return files
+    train, evaluation = params.train, params.evaluation
+    weights = ("perceptual_weight", "adversarial_weight", "align_weight")
+    for name in weights:
+        alone = train.model_copy(update={other: 0.0 for other in weights if other != name})
+        yield partial(loss_checkpoints, alone)
+    for metric in evaluation.metrics:
+        yield partial(metric_checkpoints, evaluation.model_copy(update={"metrics": (metric,)}))
+    if is_hub_id(train.init_from):
+        yield lambda: [read_parent(train.init_from)]
+    elif not train.init_from and params.tokenizer.encoder_init != "random":
+        yield lambda: [read_weights(params.tokenizer, train)]
 
 
 def part(config: Config, cls: type[Config]) -> Config:
@@ -164,9 +176,9 @@ def part(config: Config, cls: type[Config]) -> Config:
     return cls(**{name: getattr(config, name) for name in cls.model_fields})
 
 
-def describe(plan: Plan, done: list[bool], slots: int) -> int:
-    """What would be done, what it needs that is not there, and about how long it would take on `slots` at a
-    time; `done` says which runs are finished.
+def describe(plan: Plan, done: list[bool], slots: int, elsewhere: str = "") -> int:
+    """What would be done, what it needs that is not there, and about how long it would take, see `estimates`;
+    `done` says which runs are finished.
     """
     for cell, is_done in zip(plan.cells, done, strict=True):
         print(f"{cell.name:40} {cell.train.steps:>9,} steps" + ("  finished" if is_done else ""))
@@ -175,7 +187,7 @@ def describe(plan: Plan, done: list[bool], slots: int) -> int:
     for sentence in wrong:
         print(f"missing: {sentence}")
     todo = [cell for cell, is_done in zip(plan.cells, done, strict=True) if not is_done]
-    for e in estimates(plan._replace(cells=todo), slots) if todo else ():
+    for e in estimates(plan._replace(cells=todo), slots, elsewhere) if todo else ():
         runs = f"{e.slots} run{'s' * (e.slots > 1)} at a time"
         print(f"about {spoken(e.hours)} on {e.where} ({runs}; the longest run {spoken(e.longest)})")
     return 1 if wrong else 0

@@ -107,6 +107,10 @@ def read_plan(file: str | Path, params: dict[str, Any] | None = None, **changes:
         raise ConfigError(
             f"{file}: {place} is not usable ({first['msg']}): see tok1d/sweeps/plan.py"
         ) from None
+    if empty := [f"grid: {{{name}: []}}" for name, values in config.grid.items() if not values]:
+        raise ConfigError(f"{file}: {empty[0]} is a sweep of no run: give it values, or leave it out")
+    if not config.cells:
+        raise ConfigError(f"{file}: cells: [] is a sweep of no run: give it runs, or leave it out")
     check_evaluation(config, file)
     return Plan(config, plan_cells(config, params or {}))
 
@@ -147,11 +151,11 @@ def plan_cells(config: SweepConfig, asked: dict[str, Any]) -> list[Cell]:
     files: dict[str, dict[str, Any]] = {}
     cells: dict[str, Cell] = {}
     for difference, point, seed in itertools.product(config.cells, points, seeds):
-        base = difference.get("base")
+        base = str(difference.get("base") or "")
         if base and base not in files:
             files[base] = read_params(base)
         delta = (files[base] if base else {}) | {k: v for k, v in difference.items() if k != "base"}
-        named = delta["run"] if "run" in delta else name_of(difference)
+        named = str(delta["run"]) if "run" in delta else name_of(difference)
         name = "-".join(filter(None, [named, name_of(point), f"s{seed['seed']}" if seed else ""])) or "run"
         where = {"outputs": config.outputs, "sweep": config.sweep, "run": name}
         params = own | shared | delta | asked | point | seed | where

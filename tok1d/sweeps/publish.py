@@ -20,6 +20,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NUMBERS
@@ -27,6 +29,7 @@ from tok1d.evaluation.card import protocol
 from tok1d.figures.draw import redraw
 from tok1d.jupyter.execute import execute
 from tok1d.jupyter.tables import format_cell, markdown_text, name_of
+from tok1d.run_files import read_json
 from tok1d.runs import Run, RunError
 from tok1d.system import replacing
 
@@ -78,11 +81,7 @@ def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
         )
     folder = published / sweep.name
     what = about(sweep, rows, title) | {"origin": origin(sweep, published)}
-    earlier = (
-        json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        if (folder / "about.json").exists()
-        else {}
-    )
+    earlier = read_about(folder) if (folder / "about.json").exists() else {}
     if earlier.get("origin", what["origin"]) != what["origin"]:
         raise RunError(
             f"{folder} holds another sweep of that name, {earlier['title']}: rename the folder {sweep}, "
@@ -95,13 +94,34 @@ def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
     return folder
 
 
+class About(TypedDict):
+    """about.json"""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    title: str
+    card: dict[str, Any]
+
+
+class Sidecar(TypedDict):
+    """The JSON beside a figure."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    drawn: list[dict[str, Any]]
+
+
+def read_about(folder: Path) -> Any:
+    """What was published in a folder. Raises `RunError` if that is damaged."""
+    return read_json(folder / "about.json", About, f"type 'git checkout {folder}', or delete that folder")
+
+
 def write_files(folder: Path, sweep: Path, rows: pd.DataFrame) -> None:
     """Results, and each figure with its JSON."""
     where = f"outputs/{sweep.name}/"
     rows.map(without_folders).assign(path=where + rows["run"]).to_csv(folder / "results.csv", index=False)
     for file in sorted((sweep / "figures").glob("[!.]*")):
         if file.suffix == ".json":
-            kept = json.loads(file.read_text(encoding="utf-8"))
+            again = f"draw it again with 'tok1d figures {sweep.parent}'"
+            kept = read_json(file, Sidecar, again)
             for item in kept["drawn"]:
                 item |= {"run": where + Path(item["run"]).name} if "run" in item else {}
                 item |= {"series": without_folders(item["series"])} if "series" in item else {}
@@ -117,8 +137,19 @@ def origin(sweep: Path, published: Path) -> str:
 
 
 def read_results(file: Path) -> pd.DataFrame:
-    """Names and card ids stay texts, though some look like numbers."""
-    return pd.read_csv(file, dtype={"run": str, "series": str, "card": str})
+    """Names and card ids stay texts, though some look like numbers. Raises `RunError` if it is damaged."""
+    words = ["run", "series", "card"]
+    try:
+        rows = pd.read_csv(file, dtype=dict.fromkeys(words, str))
+    except ValueError as error:  # no table, or no text
+        raise RunError(f"{file} is damaged ({error}): {SWEEP_AGAIN}") from None
+    lacking = [name for name in (*words, "num_tokens") if name not in rows or rows[name].isna().all()]
+    if lacking:
+        raise RunError(f"{file} is damaged (it lacks {lacking[0]}): {SWEEP_AGAIN}")
+    return rows
+
+
+SWEEP_AGAIN = "delete sweep_done.json beside it, and type the 'tok1d sweep' that made it once more"
 
 
 def without_folders(value: Any) -> Any:
@@ -137,7 +168,7 @@ def results_table(published: Path = PUBLISHED) -> str:
     parts = []
     for file in sorted(published.glob("[!.]*/results.csv")):  # a killed process may leave hidden folders
         folder, rows = file.parent, read_results(file)
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        about = read_about(folder)
         card, seeds = about["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
         what = f"{card['images']:,} images at {card['image_size']} pixels"
         means = f"; mean and standard deviation of {seeds} seeds" if seeds > 1 else ""

@@ -12,6 +12,7 @@ import runpy
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import parsl
 import yaml
 from parsl.config import Config
 from parsl.curvezmq import create_certificates
+from parsl.errors import OptionalModuleMissing
 from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 
@@ -65,8 +67,10 @@ def run_sweep(plan: Plan, site: Path = SITE) -> int:
 
 def dry_run(plan: Plan, site: Path = SITE) -> int:
     """Print what `run_sweep` would do, what is missing for it, and the hours; the exit status."""
-    slots = sum(slots_of(executor) for executor in load_site(site, plan).executors)
-    return describe(plan, [finished(cell, plan) for cell in plan.cells], slots)
+    executors = load_site(site, plan).executors
+    slots = sum(slots_of(executor) for executor in executors)
+    elsewhere = "" if all(map(is_here, executors)) else str(site)
+    return describe(plan, [finished(cell, plan) for cell in plan.cells], slots, elsewhere)
 
 
 def finished(cell: Cell, plan: Plan) -> bool:
@@ -89,8 +93,10 @@ def prepare(cell: Cell) -> None:
 def load_site(site: Path, plan: Plan) -> Config:
     """The `config` of a site file, fitted to the sweep: groups of GPUs, retries, where its own files go."""
     if not site.is_file():
-        raise ConfigError(f"there is no site file {site}: type --site params/sites/local.py, or slurm.py")
-    config = runpy.run_path(str(site)).get("config")
+        raise ConfigError(
+            f"there is no site file {site}: type --site params/sites/local.py, or another of there"
+        )
+    config = _run_site(site).get("config")
     if not isinstance(config, Config):
         raise ConfigError(f"{site} defines no Parsl config: write config = parsl.Config(executors=[…])")
     for executor in config.executors:
@@ -102,6 +108,26 @@ def load_site(site: Path, plan: Plan) -> Config:
     config.retries, config.retry_handler = plan.config.retries, cost
     config.run_dir = str((plan.folder / ".parsl").absolute())
     return config
+
+
+def _run_site(site: Path) -> dict[str, Any]:
+    """The names that a site file defines: whatever goes wrong in it is its author's to mend."""
+    try:
+        return runpy.run_path(str(site))
+    except ConfigError:
+        raise
+    except OptionalModuleMissing as error:
+        needed = " ".join(error.module_names)
+        raise ConfigError(f"{site} needs {needed}: type 'pip install {needed}'") from None
+    except (Exception, SystemExit) as error:
+        calls = traceback.extract_tb(error.__traceback__)
+        lines = [call.lineno for call in calls if call.filename == str(site)]
+        line = error.lineno if isinstance(error, SyntaxError) else next(iter(lines), None)
+        where = f" line {line}" if line else ""
+        raise ConfigError(
+            f"{site}{where} cannot be used ({type(error).__name__}: {error}): mend it, "
+            f"or type --site params/sites/local.py"
+        ) from None
 
 
 def groups(gpus: list[str], size: int) -> list[str]:
@@ -119,6 +145,11 @@ def slots_of(executor: object) -> int:
     provider = getattr(executor, "provider", None)
     nodes = getattr(provider, "max_blocks", 1) * getattr(provider, "nodes_per_block", 1)
     return max(1, int(min(each, 10**6)) * nodes)
+
+
+def is_here(executor: object) -> bool:
+    """Whether its runs are processes of this machine."""
+    return isinstance(getattr(executor, "provider", None), LocalProvider)
 
 
 def cost(error: Exception, task: Any) -> float:
@@ -149,8 +180,7 @@ def with_keys(config: Config, folder: Path) -> Config:
     code. Keys that this machine alone needs lie in `folder`: not every disk can keep them private.
     """
     for executor in config.executors:
-        here = isinstance(getattr(executor, "provider", None), LocalProvider)
-        if isinstance(executor, HighThroughputExecutor) and executor.encrypted and here:
+        if isinstance(executor, HighThroughputExecutor) and executor.encrypted and is_here(executor):
             executor.cert_dir = executor.cert_dir or create_certificates(folder / executor.label)
     return config
 

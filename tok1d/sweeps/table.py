@@ -12,10 +12,12 @@ from typing import Any
 from IPython.display import DisplayHandle
 from rich.console import Group
 from rich.live import Live
+from typing_extensions import TypedDict
 
 from tok1d.environment import headless
 from tok1d.jupyter.tables import as_text, plain_table, show_table, terminal
-from tok1d.runs import Run, RunError, records_in
+from tok1d.run_files import read_json, records_in
+from tok1d.runs import Run, RunError
 from tok1d.sweeps.cell import BEAT, STATUS
 from tok1d.sweeps.plan import Plan
 from tok1d.system import replacing
@@ -39,11 +41,23 @@ def lengths(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
+class Cells(TypedDict):
+    """sweep.json"""
+
+    cells: list[Length]
+
+
+class Length(TypedDict):
+    run: str
+    steps: int
+    batch_size: int
+
+
 def read_cells(folder: Path) -> list[dict[str, Any]]:
-    try:
-        return json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["cells"]
-    except FileNotFoundError:
-        raise RunError(f"{folder} is no sweep: start one with 'tok1d sweep params/sweeps/toy.yaml'") from None
+    if not (folder / "sweep.json").is_file():
+        raise RunError(f"{folder} is no sweep: start one with 'tok1d sweep params/sweeps/toy.yaml'")
+    again = "type the 'tok1d sweep' that started it once more"
+    return read_json(folder / "sweep.json", Cells, again)["cells"]
 
 
 def rows(folder: Path, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:

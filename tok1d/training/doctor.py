@@ -10,11 +10,15 @@ What is looked for, and when it counts, is in `tok1d.training.symptoms`; what to
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Annotated
 
-from tok1d.config.registry import DIAGNOSES, Diagnosis
+from pydantic import AfterValidator, ConfigDict
+from typing_extensions import TypedDict
+
+from tok1d.config.registry import DIAGNOSES, Diagnosis, known_diagnosis
+from tok1d.run_files import read_json
 from tok1d.runs import Run, RunError
 from tok1d.training.symptoms import CHECKS, Case, Context, Record
 
@@ -85,9 +89,7 @@ def thinned(records: list[Record]) -> list[Record]:
 
 
 def context_of(run: Run) -> Context:
-    path = run / "load_report.json"
-    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return Context(run.params, report.get("parameters", []))
+    return Context(run.params, run.load_report.get("parameters", []))
 
 
 def records_of(run: Run) -> list[Record]:
@@ -105,10 +107,21 @@ def write_diagnoses(run: Run, found: Iterable[Diagnosis]) -> None:
         run.write_json(FILE, [asdict(diagnosis) for diagnosis in [*known, *new]])
 
 
+class Row(TypedDict):
+    """A diagnosis in the run's `diagnoses.json`."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    name: Annotated[str, AfterValidator(known_diagnosis)]
+    since_step: int
+    evidence: str
+    advice: str
+
+
 def read_diagnoses(run: Run) -> list[Diagnosis]:
     """What was found while the run trained."""
     path = run / FILE
-    return [Diagnosis(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    rows = read_json(path, list[Row], f"type 'rm {path}'") if path.exists() else []
+    return [Diagnosis(**row) for row in rows]
 
 
 def checkup(run: Run) -> tuple[list[Diagnosis], list[Diagnosis], int]:

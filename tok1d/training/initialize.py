@@ -4,7 +4,6 @@ tokenizer. And, of any task, which weights learn.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +35,7 @@ def check_initialization(run: Run, tokenizer: TokenizerConfig, config: TrainConf
     """
     if not run.has_model:
         loss_checkpoints(config)
-    report = read_report(run)
+    report = run.load_report
     if not (run.begun and report):
         with torch.random.fork_rng(devices=[]):
             if config.init_from:
@@ -74,13 +73,8 @@ def initialize_model(
         model.encoder.fit_once(WholeImages(images), images.fingerprint, Path(run.cache), replacing)
         write_report(run, LINEAR_REPORT)
     else:
-        write_report(run, load_pretrained_encoder(model.encoder, model.config, start, read_report(run)))
+        write_report(run, load_pretrained_encoder(model.encoder, model.config, start, run.load_report))
     model.learn_only(start.trainable)
-
-
-def read_report(run: Run) -> dict[str, Any]:
-    path = run / "load_report.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write_report(run: Run, report: dict[str, Any]) -> None:
@@ -97,7 +91,7 @@ def report_learning_parameters(
     Raises `ConfigError` if a trainable one is in no optimizer or two, or is reached by no gradient, or a
     frozen one is in an optimizer.
     """
-    report = read_report(run)
+    report = run.load_report
     run.write_json("load_report.json", report | {"parameters": learning_report(model, optimizers, part_of)})
 
 

@@ -41,7 +41,8 @@ from tok1d.distributed import (
 )
 from tok1d.environment import headless
 from tok1d.models.tokenizer import Tokenizer
-from tok1d.runs import TRY_AGAIN, Run, RunError, records_in
+from tok1d.run_files import records_in
+from tok1d.runs import TRY_AGAIN, Run, RunError
 from tok1d.system import FOLLOWS, GRACE, end_with_stdin
 from tok1d.training.initialize import check_initialization
 from tok1d.training.task import Model, Task, TokenizerTask
