@@ -26,6 +26,7 @@ from tok1d.config.schema import (
     EvalConfig,
     FiguresConfig,
     RunConfig,
+    ShowConfig,
     TokenizerConfig,
     TrainConfig,
     fields,
@@ -45,6 +46,7 @@ class TrainParams(NamedTuple):
 class ReconstructParams(NamedTuple):
     run: RunConfig
     evaluation: EvalConfig
+    show: ShowConfig
 
 
 class AblationParams(NamedTuple):

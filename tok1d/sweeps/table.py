@@ -29,7 +29,8 @@ SILENT = 12 * BEAT  # seconds without a sign of life after which a worker is tak
 def write_plan(plan: Plan) -> None:
     """`sweep.json`: the runs in order, with how many steps of how many images each takes."""
     with replacing(plan.folder / "sweep.json") as temporary:
-        temporary.write_text(json.dumps({"cells": lengths(plan)}, indent=1) + "\n", encoding="utf-8")
+        what = {"cells": lengths(plan), "eval_data": plan.config.measuring[1]}
+        temporary.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
 
 
 def lengths(plan: Plan) -> list[dict[str, Any]]:
