@@ -73,6 +73,10 @@ Kind = TypeVar("Kind", bound=Config)
 class RunError(RuntimeError):
     """A run folder that cannot be used as asked; the message is one sentence that says what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows, instead of the stack of calls."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 TRY_AGAIN = (
     75  # exit status (sysexits' EX_TEMPFAIL): nothing is wrong with the run, the same command continues

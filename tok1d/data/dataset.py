@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import DataConfig
@@ -35,6 +34,7 @@ from tok1d.data.decode import RESIZE_RULE, Unreadable, can_open_heic, center_cro
 from tok1d.data.left_out import say
 from tok1d.data.sources import ATTRIBUTES, Source, find_sources
 from tok1d.data.split import alike, overlap
+from tok1d.progress import counted
 
 
 @dataclass(frozen=True)
@@ -279,10 +279,7 @@ def _decode(source: Source, size: int, folder: Path) -> None:
     try:
         with open(temporary / "pixels.u8", "wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
             results = zip(source.names, _ahead(pool, decode, source.names), strict=True)
-            progress = tqdm(
-                results, f"reading {source.where}", len(source.names), mininterval=5, unit="image"
-            )
-            for name, result in progress:
+            for name, result in counted(results, f"reading {source.where}", len(source.names), "images"):
                 if isinstance(result, str):
                     unreadable[name] = result
                     continue

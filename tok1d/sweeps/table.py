@@ -15,6 +15,7 @@ from rich.live import Live
 
 from tok1d.environment import headless
 from tok1d.jupyter.tables import as_text, plain_table, show_table, terminal
+from tok1d.progress import clock
 from tok1d.runs import Run, RunError, records_in
 from tok1d.sweeps.cell import BEAT, STATUS
 from tok1d.sweeps.plan import Plan
@@ -89,12 +90,6 @@ def last_record(path: Path) -> dict[str, Any]:
             whole, _, _ = file.read().decode(errors="replace").rpartition("\n")
         return (records_in(whole) or [{}])[-1]
     return {}
-
-
-def clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
 
 
 def sweep_table(found: list[dict[str, Any]], height: int = 0) -> Group:
