@@ -35,6 +35,7 @@ from tok1d.data.left_out import say
 from tok1d.data.sources import ATTRIBUTES, Source, find_sources
 from tok1d.data.split import alike, overlap
 from tok1d.progress import counted
+from tok1d.system import remove_abandoned, temporary_name
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ def _reads() -> str:
 def _decode(source: Source, size: int, folder: Path) -> None:
     """Write `pixels.u8` and `index.json` for a source; the folder appears only when it is complete."""
     _remove_abandoned(folder.parent)
-    temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = temporary_name(folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}"))
     temporary.mkdir(parents=True)
     names, shapes, unreadable, content = [], [], {}, hashlib.sha256()
 
@@ -299,7 +300,8 @@ def _decode(source: Source, size: int, folder: Path) -> None:
 
 
 def _remove_abandoned(cache: Path) -> None:
-    """What killed processes left half-written, once nobody has written to it for a day."""
+    """What killed processes left half-written; of an earlier tok1d once nobody wrote to it for a day."""
+    remove_abandoned(cache)
     for folder in cache.glob("*.tmp"):
         written = [path.stat().st_mtime for path in (folder, *folder.glob("*")) if path.exists()]
         if written and max(written) < time.time() - DAY:

@@ -5,6 +5,7 @@ report, and who failed.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -20,7 +21,7 @@ from tok1d.figures.quality import LINEAR
 from tok1d.figures.series import series_of
 from tok1d.runs import Run, RunError
 from tok1d.sweeps.plan import Cell, Plan, SweepConfig, marks
-from tok1d.system import replacing
+from tok1d.system import FOLLOWS, replacing
 
 
 def pending_steps(run: Run, config: SweepConfig) -> list[str]:
@@ -85,7 +86,7 @@ def after_sweep(plan: Plan, failed: dict[str, str]) -> None:
         if name != "report":
             arguments = ["run", f"notebooks/{name}.ipynb", *where]
         command = [sys.executable, "-m", "tok1d.cli", *arguments]
-        said = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        said = followed(command)
         if said.returncode:
             last = (said.stderr.strip() or said.stdout.strip()).splitlines()[-1:]
             wrong.append(f"{name} failed: {' '.join(last).removeprefix('tok1d: ')}")
@@ -96,6 +97,19 @@ def after_sweep(plan: Plan, failed: dict[str, str]) -> None:
     if not failed:
         with replacing(plan.folder / "sweep_done.json") as temporary:
             temporary.write_text(json.dumps(marks(plan), indent=1) + "\n", encoding="utf-8")
+
+
+def followed(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours that ends when this process does, however that happens."""
+    theirs, ours = os.pipe()
+    try:
+        env = os.environ | {FOLLOWS: "1"}
+        return subprocess.run(
+            command, stdin=theirs, env=env, capture_output=True, text=True, errors="replace"
+        )  # fmt: skip
+    finally:
+        os.close(theirs)
+        os.close(ours)
 
 
 def write_failures(plan: Plan, failed: dict[str, str]) -> None:
