@@ -23,7 +23,7 @@ from tok1d.config.parse import (
     parse_train,
     read_params,
 )
-from tok1d.config.schema import EvalConfig
+from tok1d.config.schema import DataConfig, EvalConfig
 from tok1d.runs import TRY_AGAIN, Lost, RunError, runs_in
 from tok1d.system import forbidden, no_space, remedy
 
@@ -162,7 +162,8 @@ def evaluate(
     """Measure finished runs, each number with its interval.
 
     Of several runs also the differences of the others from the first. They are kept in each run's eval.json,
-    with a card of how they were measured; runs whose cards differ are not compared.
+    those of --data in its folder evaluations/, with a card of how they were measured; runs whose cards differ
+    are not compared.
     """
     from tok1d.evaluation.runs import evaluate_runs
     from tok1d.jupyter.tables import print_table
@@ -170,9 +171,10 @@ def evaluate(
 
     end_with_stdin()
     params = given_params(files, pairs)
-    data = data or str(params.pop("data", ""))  # what messages about images say to type
-    (config,) = parse(params, EvalConfig)
-    for title, rows, notes in evaluate_runs(runs, config, data):
+    config, images = parse(params, EvalConfig, DataConfig)  # of images too: messages say to type those
+    reading = {name: getattr(images, name) for name in DataConfig.model_fields if name in params}
+    others = reading.pop("data", ""), reading.pop("val_data", "")
+    for title, rows, notes in evaluate_runs(runs, config, data or others[0] or others[1], **reading):
         print(title)
         print_table(rows)
         print(*notes, sep="\n", end="\n" * bool(notes), flush=True)

@@ -96,6 +96,17 @@ _agreements: list[dist.ProcessGroup] = []  # one group, on the CPU whatever devi
 class Stopped(KeyboardInterrupt):
     """Training ended when it was asked to, in all processes alike, with a checkpoint to go on from."""
 
+    def __init__(self, step: int, steps: int):
+        super().__init__(step, steps)
+        self.place = f"stopped at step {step} of {steps}"
+
+    def __str__(self) -> str:
+        return f"{self.place}; the same command continues from there"
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows, instead of the stack of calls."""
+        return [f"{self.place}; Run All continues from there"]
+
 
 class FailedOnOtherRank(RuntimeError):
     """Another process of this run failed, and has said why."""

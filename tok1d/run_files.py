@@ -14,6 +14,10 @@ from typing_extensions import TypedDict
 class RunError(RuntimeError):
     """A run folder that cannot be used as asked; the message is one sentence that says what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows, instead of the stack of calls."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 LAX = ConfigDict(extra="allow")
 

@@ -15,6 +15,7 @@ In `outputs/<sweep>/<run>/`:
 | processes.log | what the processes of a training printed | `training.launch` | people |
 | model/ | config.json, model.safetensors, README.md | `training.checkpoints` | `Tokenizer.from_pretrained` |
 | eval.json, eval.parquet | numbers with their card; of each image | `evaluation.runs` | figures, sweeps |
+| evaluations/ | the same two of other images, by fingerprint | the same | the same, with `eval_data` |
 | recon/ | the shown images | `figures.images` | figures |
 | manifest.json | code, versions, data, hardware, wall time | `Run.write_manifest` | figures, publish |
 | finished.json, done.json | written last: finished, and the notebook saved | `Run.finish` | everybody |
@@ -33,7 +34,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,6 +62,7 @@ FREE_TO_CHANGE = {
     "stop_on",
     *fields(*configs_of("reconstruct"), SampleConfig),
 }
+PLACES = ("data", "val_data", "data_root", "bdd_labels")  # parameters that are paths of images
 NOT_BEGUN = {
     "encoder_checkpoint",
     "encoder_revision",
@@ -97,10 +99,14 @@ AGAIN = "bring the whole file back, or delete the folder and train it again"
 
 
 class Run:
-    """A run folder. `Run(path)` reads one; `Run.open(...)` makes or continues one."""
+    """A run folder. `Run(path)` reads one; `Run.open(...)` makes or continues one.
 
-    def __init__(self, path: str | Path):
+    It is seen with one of its evaluations, that of its own validation images; `on` gives it with another.
+    """
+
+    def __init__(self, path: str | Path, evaluated: str | Path = ""):
         self.path = Path(path)
+        self.evaluated = Path(evaluated or path)  # where eval.json and eval.parquet are
 
     @classmethod
     def open(cls, *configs: Config) -> Run:
@@ -174,18 +180,37 @@ class Run:
         return self.has_model or (self / "last.ckpt").exists()
 
     def config(self, cls: type[Kind]) -> Kind:
-        """The run's own parameters of one kind."""
-        params = self.params
+        """The run's own parameters of one kind; paths of images as they are found from here."""
+        whole = self.params
+        params = {name: value for name, value in whole.items() if name in cls.model_fields}
+        params |= {name: self.locate(params[name]) for name in PLACES if name in params}
         try:
-            return cls(**{name: value for name, value in params.items() if name in cls.model_fields})
+            return cls(**params)
         except ValidationError as error:
             words = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise RunError(f"{params.path} is damaged ({words}): {AGAIN}") from None
+            raise RunError(f"{whole.path} is damaged ({words}): {AGAIN}") from None
+
+    @property
+    def project(self) -> Path:
+        """The folder that the run was made in, where its relative paths start; if unknown, this one."""
+        params, place = self.params, Path(os.path.abspath(self.path)).parts
+        made = Path(params["outputs"], params["sweep"], params["run"])
+        below = not made.is_absolute() and place[-len(made.parts) :] == made.parts
+        found = Path(*place[: -len(made.parts)]) if below else Path()
+        return Path() if found == Path.cwd() else found
+
+    def locate(self, where: str) -> str:
+        """A path of images, as it was typed where the run was made, as it is found from here."""
+        kind, _, path = where.rpartition(":") if where.startswith("hf:") else ("", "", where)
+        if self.project == Path() or path in ("", "toy-roads"):
+            return where
+        there = (self.project / Path(path).parts[0]).exists()
+        return f"{kind}{':' * bool(kind)}{self.project / path}" if there else where
 
     @property
     def cache(self) -> Path:
         """Decoded images, shared by every run under the same `outputs`."""
-        return Path(self.params["outputs"]) / ".cache"
+        return self.project / self.params["outputs"] / ".cache"
 
     @property
     def finished(self) -> Run:
@@ -205,13 +230,43 @@ class Run:
     @property
     def evaluation(self) -> dict[str, Any]:
         again = f"measure it again with 'tok1d evaluate {self.path}'"
-        return read_json(self._has("eval.json"), Evaluation, again)
+        if self.evaluated == self.path and self.has_model and not (self / "eval.json").exists():
+            raise RunError(
+                f"{self.path} was not evaluated on its validation images: type 'tok1d evaluate {self.path}'"
+            )
+        path = self._has("eval.json") if self.evaluated == self.path else self.evaluated / "eval.json"
+        return read_json(path, Evaluation, again)
 
     @property
     def load_report(self) -> dict[str, Any]:
         """Empty before there is one."""
         path = self / "load_report.json"
         return read_json(path, LoadReport, f"type 'rm {path}'") if path.exists() else {}
+
+    @property
+    def evaluations(self) -> list[Run]:
+        """The run with each of its evaluations, that of its own validation images first."""
+        places = [self.path, *sorted((self / "evaluations").glob("[!.]*"))]
+        return [Run(self.path, place) for place in places if (place / "eval.json").exists()]
+
+    def on(self, data: str) -> Run:
+        """The run as it was evaluated on `data`, which is what was typed then; empty: on its own validation
+        images. Raises `RunError` if it was not.
+        """
+        if not data:
+            return Run(self.path)
+        found = [run for run in self.evaluations if run.evaluation.get("data") == data]
+        if not found:
+            raise RunError(
+                f"{self.path} was not evaluated on {data}: type 'tok1d evaluate {self.path} --data {data}'"
+            )
+        return max(found, key=lambda run: (run.evaluated / "eval.json").stat().st_mtime_ns)
+
+    @property
+    def to_evaluate(self) -> str:
+        """What to type to have this evaluation made again."""
+        data = self.evaluation.get("data") if (self.evaluated / "eval.json").exists() else ""
+        return f"tok1d evaluate {self.path}" + (f" --data {data}" if data else "")
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -325,8 +380,10 @@ def runs_in(folder: str | Path) -> list[Run]:
     return [Run(path.parent) for path in found] or [Run(folder)]
 
 
-def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:
-    """The named runs, or every finished one below `folder`, by name. Raises `RunError` if there is none."""
+def find_runs(folder: str | Path, names: tuple[str, ...] = (), eval_data: str = "") -> list[Run]:
+    """The named runs, or every finished one below `folder`, by name; as they were evaluated on `eval_data`,
+    or on what the sweep in that folder names. Raises `RunError` if there is none, or one was not.
+    """
     if names:
         runs = [Run(name if Path(name).exists() else Path(folder) / name) for name in names]
     else:
@@ -337,4 +394,11 @@ def find_runs(folder: str | Path, names: tuple[str, ...] = ()) -> list[Run]:
             f"there is no finished run in {folder}: "
             f"train one with 'tok1d run notebooks/train.ipynb'{offered(Path(folder).parent)}"
         )
-    return [run.finished for run in runs]
+    return [run.finished.on(eval_data or eval_data_of(folder)) for run in runs]
+
+
+def eval_data_of(sweep: str | Path) -> str:
+    """The images that a sweep's file names to evaluate its runs on; empty: their own validation images."""
+    with suppress(OSError, ValueError):
+        return json.loads((Path(sweep) / "sweep.json").read_text(encoding="utf-8")).get("eval_data") or ""
+    return ""

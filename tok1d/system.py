@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path = path.resolve()  # a folder that somebody keeps elsewhere
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path.parent, path.name)
-    temporary = path.with_name(f".{path.name}{_mine()}.tmp")
+    temporary = temporary_name(path)
     remove(temporary)
     try:
         yield temporary
@@ -45,6 +45,11 @@ def replacing(path: Path) -> Iterator[Path]:
         _put(temporary, path)
     finally:
         remove(temporary)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside it, which `remove_abandoned` knows."""
+    return path.with_name(f".{path.name}{_mine()}.tmp")
 
 
 def _put(temporary: Path, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.image_metrics import psnr
 from tok1d.evaluation.runs import compare, evaluate_run, evaluation_images, worst
+from tok1d.figures.draw import draw_figure
 from tok1d.figures.quality import LINEAR, quality
 from tok1d.jupyter.tables import print_table
-from tok1d.runs import Run, RunError
+from tok1d.runs import Run, RunError, find_runs
 
 
 def evaluated(*arguments) -> int:
@@ -49,11 +51,87 @@ def test_other_images_are_another_card(tmp_path, photos, capsys):
     folder = photos(5)
     assert evaluated(a.path, "--data", folder) == 0 and evaluated(b.path) == 0
     capsys.readouterr()
-    assert a.evaluation["card"]["images"] == 5
+    assert a.on(str(folder)).evaluation["card"]["images"] == 5
     with pytest.raises(RunError, match=r"images=12, .* with 5"):
-        compare(a, b, FAST)
+        compare(a.on(str(folder)), b, FAST)
+    with pytest.raises(
+        RunError, match=f"was not evaluated on {folder}: type 'tok1d evaluate {b.path} --data "
+    ):
+        b.on(str(folder))
     assert evaluated(a.path, b.path, "--data", folder) == 0  # both alike
     assert f"{b.path} minus {a.path}" in capsys.readouterr().out
+
+
+def test_an_evaluation_elsewhere_lies_beside_the_runs_own(tmp_path, photos, capsys):
+    """Two sets of other images, one of them under two names; comparisons read those that are asked for."""
+    a, b = finished_run(tmp_path, "a"), finished_run(tmp_path, "b", seed=1)
+    one, other = photos(5), photos(3, "other", start=9)
+    assert evaluated(a.path, b.path) == 0
+    own = {name: (a / name).read_bytes() for name in ("eval.json", "eval.parquet")}
+    difference = compare(a, b, FAST)[0]["psnr"]
+    for data in (str(one) + "/", other, one):
+        assert evaluated(a.path, b.path, "--data", data) == 0
+    assert len(list((a / "evaluations").iterdir())) == 2
+    assert own == {name: (a / name).read_bytes() for name in own}
+    there = compare(*(run.on(str(other)) for run in (a, b)), FAST)[0]
+    assert there["psnr"] != difference and "psnr_interval" in there
+    assert len(worst(a.on(str(other)), "psnr").rows) == 3 and len(worst(a, "psnr").rows) == 10
+    drawn = quality(find_runs(tmp_path / "runs", eval_data=str(other)), "psnr")
+    rows = a.on(str(other)).evaluation["results"]
+    own_line = [d["psnr"] for d in drawn if d["run"] == str(a.path) and d["series"] != LINEAR]
+    assert own_line == [row["psnr"] for row in rows]
+    assert compare(a, b, FAST)[0]["psnr"] == difference
+    draw_figure("quality", find_runs(tmp_path / "runs"), tmp_path / "figures")
+    assert "12 images of toy-roads (validation)" in (tmp_path / "figures" / "quality.json").read_text()
+
+
+def test_an_old_run_whose_evaluation_is_of_other_images(tmp_path, photos):
+    """As tok1d left it before: it is read as it is, and kept when its own validation images are measured."""
+    run, folder = finished_run(tmp_path, "a"), str(photos(12))
+    evaluate_run(run, FAST, folder)
+    place = run.on(folder).evaluated
+    for name in ("eval.json", "eval.parquet"):
+        shutil.move(place / name, run / name)
+    shutil.rmtree(run / "evaluations")
+    old = run.evaluation
+    assert old["data"] == folder and run.on(folder).evaluation == old and len(worst(run, "psnr").rows) == 10
+    evaluate_run(run, FAST, again=False)
+    assert run.evaluation["data"] == "" and run.on(folder).evaluation == old
+    assert len(worst(run.on(folder), "psnr").rows) == 10
+
+
+def test_a_run_is_opened_from_another_folder(tmp_path, photos, monkeypatch):
+    """Its data are where they were when it was made; if not, a sentence says what to type."""
+    photos(30)
+    monkeypatch.chdir(tmp_path)
+    run = finished_run("outputs", "a", data="photos")
+    assert evaluated(run.path) == 0 and run.cache == Path("outputs/.cache")
+    kept = (run / "eval.json").read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = Run("../outputs/runs/a")
+    assert len(worst(run, "psnr").rows) == 1 and not list(Path().iterdir())
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match=r"photos, are not here: type 'tok1d evaluate \S+ --data FOLDER'"):
+        evaluate_run(run, FAST)
+    assert (run / "eval.json").read_bytes() == kept
+    assert evaluated(run.path, "--data", tmp_path / "moved") == 0
+
+
+def test_what_messages_about_images_say_can_be_typed(tmp_path, photos, capsys):
+    run, folder = finished_run(tmp_path, "a"), photos(4)
+    (folder / "a.png").write_bytes(b"no image")
+    assert evaluated(run.path, "--data", folder) == 1
+    advice = re.findall(r"type (max_unreadable=[\d.]+) ", capsys.readouterr().err)
+    assert evaluated(run.path, "--data", folder, "-p", *advice) == 0
+    assert len(worst(run.on(str(folder)), "psnr").rows) == 3  # read as it was evaluated
+    (tmp_path / "list.txt").write_text("b.png\nc.png\n")
+    listed = ["--data", tmp_path / "list.txt"]
+    assert evaluated(run.path, *listed) == 1
+    assert evaluated(run.path, *listed, "-p", "data_root=nosuch") == 1
+    assert "type data_root=FOLDER" in capsys.readouterr().err
+    assert evaluated(run.path, *listed, "-p", f"data_root={folder}") == 0
+    assert len(worst(run.on(str(listed[1])), "psnr").rows) == 2
 
 
 def test_runs_of_other_sizes_are_refused_side_by_side(tmp_path, capsys):
@@ -184,15 +262,15 @@ def test_numbers_are_never_shown_beside_the_table_of_other_images(tmp_path, phot
     """A process killed between the two files of an evaluation."""
     one, other = (finished_run(tmp_path, name, seed) for seed, name in enumerate("ab"))
     for run in (one, other):
+        evaluate_run(run, FAST, str(photos(12)))
+    old = (one.on(str(photos(12))).evaluated / "eval.parquet").read_bytes()
+    for run in (one, other):
         evaluate_run(run, FAST)
-    old = (one / "eval.parquet").read_bytes()
-    evaluate_run(one, FAST, str(photos(12)))
-    evaluate_run(other, FAST, str(photos(12)))
     (one / "eval.parquet").write_bytes(old)
     says = "eval.parquet is not of the evaluation in eval.json: measure it again with 'tok1d evaluate"
     with pytest.raises(RunError, match=says):
         compare(one, other, FAST)
     with pytest.raises(RunError, match=says):
         worst(one, "psnr")
-    evaluate_run(one, FAST, str(photos(12)), again=again)
+    evaluate_run(one, FAST, again=again)
     assert compare(one, other, FAST) and len(worst(one, "psnr").rows) == 10

@@ -1,5 +1,7 @@
 """A metric is a row of the registry and a function: they agree, and all else follows from the row."""
 
+import re
+
 import pytest
 import torch.nn.functional as F
 from evaluating import build, roads
@@ -74,3 +76,8 @@ def test_an_evaluation_gives_every_number_and_card(monkeypatch, tmp_path):
     assert warned == set(), "24 images in 12 dimensions are not too few"
     columns = set(columns_of(tmp_path / "eval.parquet"))
     assert all(image_column(number)[0] in columns for name in asked for number in METRICS[name].numbers)
+
+
+def test_every_frechet_distance_carries_the_note_of_few_images():
+    named = {name for name in SET_METRICS if re.search("FID|Fréchet", METRICS[name].card)}
+    assert named == {name for name, row in SET_METRICS.items() if row.gaussian} and len(named) > 2

@@ -21,20 +21,25 @@ from typing import NamedTuple
 import nbformat
 import pandas as pd
 import torch
+import yaml
 from evaluating import FAST, finished_run
+from evaluating import TINY as EVALUATED
 from nbformat.v4 import new_code_cell, new_notebook
 from small_run import start
+from workbench import REPO
 
 from tok1d import system
 from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_data
 from tok1d.evaluation.card import card_id, protocol
 from tok1d.evaluation.evaluate import reconstruct
-from tok1d.evaluation.runs import evaluate_run, evaluation_images, load_tokenizer
+from tok1d.evaluation.runs import evaluate_run, evaluation_images, load_tokenizer, measure
 from tok1d.figures.images import save_images
 from tok1d.jupyter.report import build_report
 from tok1d.runs import Run
+from tok1d.sweeps.plan import read_plan
 from tok1d.sweeps.publish import BEGIN, END, publish, renew
+from tok1d.sweeps.run import run_sweep
 from tok1d.training.train import train
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -47,7 +52,11 @@ PASSING = {
     "decode_images_per_s",
     "finished",
     "seconds",
+    "started",
+    "ended",
+    "pid",
 }
+SAID = ("driver.txt", "sweep.log")  # of processes and speeds
 
 
 # ---- what is killed: each works in the folder it is given, with paths that are the same for every copy ----
@@ -59,9 +68,10 @@ def prepare_train() -> None:
 
 
 def do_train() -> None:
+    """As the kernel of the train notebook does it."""
     run, images, tokenizer, config = start("outputs", steps=4, checkpoint_every=2, log_every=1)
-    train(run, images, tokenizer, config)
-    run.finish()
+    trained = train(run, images, tokenizer, config)
+    run.finish(results=measure(run, trained, evaluation_images(run, "", 16), FAST)["results"])
 
 
 def prepare_run() -> None:
@@ -74,6 +84,7 @@ def prepare_run() -> None:
 def do_evaluate() -> None:
     more = FAST.model_copy(update={"metrics": ("psnr",), "linear_code": True, "token_counts": (1, 4)})
     evaluate_run(Run("outputs/runs/a"), more)
+    evaluate_run(Run("outputs/runs/a"), FAST.model_copy(update={"eval_images": 3}), "toy-roads")
 
 
 def do_reconstruct() -> None:
@@ -113,6 +124,34 @@ def do_publish() -> None:
     renew(Path("README.md"), Path("outputs/published"))
 
 
+SITE = """from parsl import Config, ThreadPoolExecutor
+config = Config(executors=[ThreadPoolExecutor(max_threads=1)], usage_tracking=0)
+"""  # the runs of a sweep in its driver, so that what they change is seen
+
+
+def prepare_sweep(after_run: list[str], measured: bool) -> None:
+    run = finished_run("outputs", "s0", sweep="tiny")
+    if measured:
+        evaluate_run(run, FAST)
+    evaluation = {"resamples": FAST.resamples, "linear_code": False} if after_run else {}
+    what = {
+        "params": EVALUATED,
+        "seeds": [0],
+        "after_run": after_run,
+        "evaluation": evaluation,
+        "after_sweep": [],
+    }
+    Path("tiny.yaml").write_text(yaml.safe_dump(what))
+    Path("site.py").write_text(SITE)
+    Path("notebooks").mkdir()
+    shutil.copy(REPO / "notebooks" / "train.ipynb", "notebooks")
+
+
+def do_sweep() -> None:
+    if status := run_sweep(read_plan("tiny.yaml"), Path("site.py")):
+        sys.exit(status)
+
+
 class Work(NamedTuple):
     prepare: Callable[[], None]
     do: Callable[[], None]
@@ -124,6 +163,8 @@ WORKS = {
     "reconstruct": Work(prepare_run, do_reconstruct),
     "report": Work(prepare_report, do_report),
     "publish": Work(prepare_publish, do_publish),
+    "results": Work(lambda: prepare_sweep([], measured=True), do_sweep),  # what follows the last run
+    "sweep": Work(lambda: prepare_sweep(["evaluate"], measured=False), do_sweep),
 }
 
 
@@ -191,7 +232,7 @@ def contents(folder: Path) -> dict[str, object]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if "tensorboard/" not in name:
+        if "tensorboard/" not in name and ".parsl" not in name:
             found[name] = "a folder" if path.is_dir() else content(path)
     return found
 
@@ -204,6 +245,11 @@ def content(path: Path) -> object:
         return lasting(json.loads(path.read_text()))
     if path.name == "timings.jsonl":
         return "seconds"
+    if path.name in SAID:
+        return "what is said"
+    if path.stem == "results":
+        rows = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        return rows.drop(columns=[name for name in rows if name in PASSING]).to_json()
     return path.read_bytes()
 
 

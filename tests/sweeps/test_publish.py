@@ -5,11 +5,13 @@ import shutil
 
 import pandas as pd
 import pytest
+from evaluating import FAST
 from figure_runs import drawn
 from workbench import REPO
 
 from tok1d.cli import main
 from tok1d.evaluation.card import card_id, protocol
+from tok1d.evaluation.runs import evaluate_run
 from tok1d.figures.series import series_of
 from tok1d.runs import RunError, find_runs
 from tok1d.sweeps.publish import BEGIN, END, PUBLISHED, publish, renew, results_table
@@ -70,6 +72,26 @@ def test_a_sweep_is_published_with_its_numbers_and_without_its_place(sweep, tmp_
     mean = (runs["c0"]["psnr"] + runs["c1"]["psnr"]) / 2
     spread = abs(runs["c0"]["psnr"] - runs["c1"]["psnr"]) / 2**0.5
     assert f"| random, like CLIP | 4 | {mean:.2f} ± {spread:.2f} | " in text
+
+
+def test_of_one_seed_the_interval_is_printed_and_whose_images_they_are(sweep, tmp_path, photos):
+    """Also of a sweep whose evaluation names other images: numbers, card and name are of those."""
+    data, rows = str(photos(12)), []
+    for run in find_runs(sweep, ("a0", "b0")):
+        found = evaluate_run(run, FAST, data)
+        card = card_id(protocol(found["card"]))
+        rows += [{"run": run.name, "series": run.name, **r, "card": card} for r in found["results"]]
+    assert find_runs(sweep, ("a0",))[0].evaluation["card"]["data"] == "toy-roads"
+    pd.DataFrame(rows).to_csv(sweep / "results.csv", index=False)
+    publish(sweep, "Noise", tmp_path / "published")
+    text = results_table(tmp_path / "published")
+    first = rows[0]
+    low, high = first["psnr_interval"]
+    assert f"| a0 | 2 | {first['psnr']:.2f} ({low:.2f}\u00a0…\u00a0{high:.2f}) |" in text
+    assert (
+        "12 images at 32 pixels; one seed, in brackets the 95 % interval" in text
+        and "; images of photos (" in text
+    )
 
 
 def test_names_that_look_like_numbers_stay_names(sweep, tmp_path):

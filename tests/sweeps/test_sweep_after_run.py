@@ -19,13 +19,14 @@ def test_a_run_is_evaluated_as_asked_then_reconstructed_and_neither_twice(tmp_pa
     config = SweepConfig(**BOTH, evaluation=asked)
     assert pending_steps(run, config) == ["evaluate", "reconstruct"]
     run_cell(str(run.path), str(REPO), config)
-    found = run.evaluation
+    found = run.on(folder).evaluation
     assert found["card"]["images"] == 4 and found["card"]["data"] == folder
     assert {"psnr", "ssim"} <= found["results"][0].keys() and "ms_ssim" not in found["results"][0]
     assert (run / "reconstruct.ipynb").exists() and pending_steps(run, config) == []
-    before = {name: (run / name).stat().st_mtime_ns for name in ("eval.json", "reconstruct.ipynb")}
+    files = [run.on(folder).evaluated / "eval.json", run / "reconstruct.ipynb"]
+    before = [file.stat().st_mtime_ns for file in files]
     run_cell(str(run.path), str(REPO), config)
-    assert before == {name: (run / name).stat().st_mtime_ns for name in before}
+    assert before == [file.stat().st_mtime_ns for file in files]
 
     def differently(**values):
         return pending_steps(run, SweepConfig(**BOTH, evaluation=asked | values))

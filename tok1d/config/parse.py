@@ -34,6 +34,7 @@ from tok1d.config.schema import (
     EvalConfig,
     FiguresConfig,
     RunConfig,
+    ShowConfig,
     TokenizerConfig,
     TrainConfig,
     fields,
@@ -53,6 +54,7 @@ class TrainParams(NamedTuple):
 class ReconstructParams(NamedTuple):
     run: RunConfig
     evaluation: EvalConfig
+    show: ShowConfig
 
 
 class AblationParams(NamedTuple):

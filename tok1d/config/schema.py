@@ -394,6 +394,15 @@ class EvalConfig(Config):
     show_images: Int = Field(6, ge=1, le=64, description="validation images to show")
 
 
+EVAL_DATA = "images whose evaluation is shown, as in 'tok1d evaluate --data'; empty: the validation images"
+
+
+class ShowConfig(Config):
+    """Which evaluation a notebook shows."""
+
+    eval_data: Text = Field("", description=EVAL_DATA)
+
+
 class CompareConfig(Config):
     """Which runs a notebook that compares runs reads."""
 
@@ -401,6 +410,7 @@ class CompareConfig(Config):
     metric: NumberName = Field(
         "psnr", description="number of the evaluation to plot: psnr, ssim, rfid, kid …"
     )
+    eval_data: Text = Field("", description=EVAL_DATA)
 
 
 class FiguresConfig(CompareConfig):

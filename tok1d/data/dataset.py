@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import DataConfig
@@ -35,6 +34,8 @@ from tok1d.data.decode import RESIZE_RULE, Unreadable, can_open_heic, center_cro
 from tok1d.data.left_out import say
 from tok1d.data.sources import ATTRIBUTES, Source, find_sources
 from tok1d.data.split import alike, overlap
+from tok1d.progress import counted
+from tok1d.system import remove_abandoned, temporary_name
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ def _reads() -> str:
 def _decode(source: Source, size: int, folder: Path) -> None:
     """Write `pixels.u8` and `index.json` for a source; the folder appears only when it is complete."""
     _remove_abandoned(folder.parent)
-    temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = temporary_name(folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}"))
     temporary.mkdir(parents=True)
     names, shapes, unreadable, content = [], [], {}, hashlib.sha256()
 
@@ -279,10 +280,7 @@ def _decode(source: Source, size: int, folder: Path) -> None:
     try:
         with open(temporary / "pixels.u8", "wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
             results = zip(source.names, _ahead(pool, decode, source.names), strict=True)
-            progress = tqdm(
-                results, f"reading {source.where}", len(source.names), mininterval=5, unit="image"
-            )
-            for name, result in progress:
+            for name, result in counted(results, f"reading {source.where}", len(source.names), "images"):
                 if isinstance(result, str):
                     unreadable[name] = result
                     continue
@@ -302,7 +300,8 @@ def _decode(source: Source, size: int, folder: Path) -> None:
 
 
 def _remove_abandoned(cache: Path) -> None:
-    """What killed processes left half-written, once nobody has written to it for a day."""
+    """What killed processes left half-written; of an earlier tok1d once nobody wrote to it for a day."""
+    remove_abandoned(cache)
     for folder in cache.glob("*.tmp"):
         written = [path.stat().st_mtime for path in (folder, *folder.glob("*")) if path.exists()]
         if written and max(written) < time.time() - DAY:

@@ -27,13 +27,13 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from PIL import Image
-from tqdm import tqdm
 
 from tok1d.config.fields import ConfigError
 from tok1d.data.decode import SUFFIXES, Picture, Unreadable, decode
 from tok1d.data.folders import has_images, look_into, tables_of_images
 from tok1d.data.left_out import say
 from tok1d.data.shards import Reader, open_shards
+from tok1d.progress import counted
 
 PREFIX = "hf:"
 SPLITS = {"validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"} | {
@@ -174,9 +174,8 @@ def _download(name: Name, text: str, limit: int, shard: Path) -> None:
     shard.parent.mkdir(parents=True, exist_ok=True)
     temporary = shard.with_name(f"{shard.name}.{os.getpid()}")
     try:
-        write_shard(
-            (row[column] for row in tqdm(rows, f"streaming {text}", mininterval=5, unit="image")), temporary
-        )
+        streamed = counted(rows, f"streaming {text}", limit, "images")
+        write_shard((row[column] for row in streamed), temporary)
         temporary.rename(shard)
     except Exception as error:
         why = str(error).strip().split("\n")[0] or type(error).__name__

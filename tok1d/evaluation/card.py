@@ -11,11 +11,11 @@ import itertools
 import json
 from typing import Any
 
-from tok1d.config.registry import asked_as
+from tok1d.config.registry import NUMBERS, asked_as
 from tok1d.runs import Run, RunError
 
 # What tells whose numbers these are; all else on a card is the protocol, which a comparison must share
-IDENTIFIES = ("model", "model_sha256", "token_counts", "data", "made_with")
+IDENTIFIES = ("model", "model_sha256", "token_counts", "data", "reference_data", "made_with")
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], metric: str = "") -> dict[str, tuple]:
@@ -50,6 +50,24 @@ def card_id(protocol: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def images_of(evaluation: dict[str, Any]) -> str:
+    """Whose images the numbers are of, and which ones their distances of sets are to: "images of photos
+    (validation); rFID: distance to 5,000 images of photos/train".
+    """
+    card, own = evaluation["card"], not evaluation.get("data")
+    names = [name for name, facts in card.get("metrics", {}).items() if "reference" in facts]
+    said = "images of " + str(card.get("data", "data that it does not name"))
+    said += " (validation)" if own else ""
+    if names:
+        labels = ", ".join(NUMBERS[n].label if n in NUMBERS else n.upper() for n in names)
+        reference = card["metrics"][names[0]]["reference"]
+        to = "the same images"
+        if isinstance(reference, dict):
+            to = f"{reference['images']:,} images of {card.get('reference_data', 'other data')}"
+        said += f"; {labels}: distance to {to}"
+    return said
+
+
 def same_card(runs: list[Run], metric: str = "") -> None:
     """Raises `RunError` unless all runs were measured alike (in `metric`), naming one that was not measured
     as most were, and the first difference.
@@ -64,5 +82,6 @@ def same_card(runs: list[Run], metric: str = "") -> None:
         for name, (most, own) in differences(cards[i], cards[j], metric).items():
             raise RunError(
                 f"{run.path} was evaluated with {name}={own}, {one.path} with {most}: evaluate both alike "
-                f"with 'tok1d evaluate {one.path} {run.path} --data DATA', or compare other runs"
+                f"with 'tok1d evaluate {one.path} {run.path} --data DATA' (notebooks then take "
+                f"eval_data=DATA), or compare other runs"
             )

@@ -122,8 +122,8 @@ def small_sample_warning(count: int, dim: int) -> str | None:
         return None
     return (
         f"a Fréchet distance of {count} images in {dim} dimensions is biased upwards, and compares only with "
-        f"others of {count} images: look at KID too, which is unbiased, or take more than {dim} images, from "
-        f"which FID∞ can remove the bias"
+        f"others of {count} images: look at KID too, which is unbiased, or take more than {dim} images; FID∞ "
+        f"removes the bias of a few times as many, and only a part of it below"
     )
 
 

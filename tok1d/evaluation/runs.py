@@ -1,8 +1,9 @@
 """Runs, evaluated: `tok1d evaluate RUN…`, the pairs among them, and the images behind a number.
 
-Results replace `eval.json` and `eval.parquet` once they are complete: after an error the earlier ones are
-still there. `eval.json` names the table that it belongs to by its hash, so a process killed between the two
-cannot leave numbers beside the table of other images: `table_of` refuses that.
+Numbers of a run's own validation images are in its `eval.json` and `eval.parquet`; those of other images in
+`evaluations/<their fingerprint>/`, one folder for each set. Results replace the earlier ones of the same
+images once they are complete. `eval.json` names the table that it belongs to by its hash, so a process killed
+between the two cannot leave numbers beside the table of other images: `table_of` refuses that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import io
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +24,10 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.parse import renamed
 from tok1d.config.registry import CHANGES_NO_NUMBER, METRICS, NUMBERS, QUANTIZERS, asked_as
 from tok1d.config.schema import DataConfig, EvalConfig, TokenizerConfig
-from tok1d.data.dataset import ImageDataset, WholeImages, load_data, load_images
+from tok1d.data.dataset import CAN_TYPE, ImageDataset, WholeImages, load_data, load_images
 from tok1d.data.sources import find_sources
 from tok1d.evaluation.bootstrap import Interval, deviations, interval_by_halves, interval_of_sum
-from tok1d.evaluation.card import same_card
+from tok1d.evaluation.card import images_of, same_card
 from tok1d.evaluation.evaluate import evaluate, reconstruct
 from tok1d.evaluation.measured import LinearCode
 from tok1d.evaluation.table import (
@@ -54,16 +56,18 @@ class Shown(NamedTuple):
     notes: list[str]
 
 
-def evaluate_runs(folders: list[Path], config: EvalConfig, data: str) -> Iterator[Shown]:
+def evaluate_runs(folders: list[Path], config: EvalConfig, data: str, **reading: Any) -> Iterator[Shown]:
     """Measure finished runs: a table of each, then one of each other's differences from the first.
 
-    Raises `RunError` when their cards differ.
+    `reading`: see `evaluate_run`. Raises `RunError` when their cards differ.
     """
     runs = [Run(folder).finished for folder in folders]
-    for run in runs:
-        evaluation = evaluate_run(run, config, data)
+    for i, run in enumerate(runs):
+        evaluation = evaluate_run(run, config, data, **reading)
+        runs[i] = run.on(data)
         notes = [f"note: {warning}" for warning in evaluation["warnings"]]
-        yield Shown(f"{run.path}: {evaluation['card']['images']} images", evaluation["results"], notes)
+        title = f"{run.path}: {evaluation['card']['images']} {images_of(evaluation)}"
+        yield Shown(title, evaluation["results"], notes)
         if line := evaluation.get("linear_code"):
             yield Shown("a linear code of equal bits, on the same images: the line to beat", line, [])
     same_card(runs)
@@ -118,32 +122,36 @@ def intervals(
     return found
 
 
-def evaluate_run(run: Run, config: EvalConfig, data: str = "", again: bool = True) -> dict[str, Any]:
+def evaluate_run(
+    run: Run, config: EvalConfig, data: str = "", again: bool = True, **reading: Any
+) -> dict[str, Any]:
     """Measure a finished run on `data` (empty: its own validation images); keeps and returns the evaluation.
 
-    With `again=False` nothing that was measured is lost: the evaluation that the run has is returned if it
-    covers what `config` asks for; otherwise what it was asked for, on its data, is measured too. Raises
-    `RunError` for a run that is not finished, `ConfigError` for images or weights that cannot be had.
+    With `again=False` nothing that was measured is lost: the evaluation on `data` that the run has is
+    returned if it covers what `config` asks for; otherwise what it was asked for is measured too. `reading`
+    are parameters of `DataConfig` (max_unreadable, data_root …) instead of the run's. Raises `RunError` for a
+    run that is not finished, `ConfigError` for images or weights that cannot be had.
     """
     tokenizer = load_tokenizer(run)
     if not again and (earlier := earlier_evaluation(run, data, model_sha256(tokenizer))):
-        asked, data = EvalConfig(**renamed(earlier["asked"])), earlier["data"]
+        asked = EvalConfig(**renamed(earlier["asked"]))
+        reading = earlier.get("reading", {}) | reading
         measured = [row["num_tokens"] for row in earlier["results"]]
         config = merge_requests(asked, measured, config)
         same = asked.model_copy(update={"token_counts": config.token_counts, **unseen(config)}) == config
         if same and set(config.token_counts) <= set(measured):
             return earlier
-    images = evaluation_images(run, data, tokenizer.config.image_size)
-    return measure(run, tokenizer, images, config, data)
+    images = evaluation_images(run, data, tokenizer.config.image_size, **reading)
+    return measure(run, tokenizer, images, config, data, **reading)
 
 
 def earlier_evaluation(run: Run, data: str, sha256: str) -> dict[str, Any] | None:
-    """The evaluation that a run has, if it is of these weights and of `data` (empty: any)."""
+    """The evaluation on `data` that a run has, if it is of these weights."""
     try:
-        found, _ = run.evaluation, table_of(run)
+        found, _ = run.on(data).evaluation, table_of(run.on(data))
     except (RunError, ValueError):  # there is none, or it was cut off
         return None
-    same = found["card"].get("model_sha256") == sha256 and data in ("", found.get("data"))
+    same = found["card"].get("model_sha256") == sha256 and found.get("data", "") == data
     return found if same and "asked" in found else None
 
 
@@ -164,24 +172,49 @@ def unseen(config: EvalConfig) -> dict[str, Any]:
 
 
 def measure(
-    run: Run, tokenizer: Tokenizer, images: ImageDataset, config: EvalConfig, data: str = ""
+    run: Run, tokenizer: Tokenizer, images: ImageDataset, config: EvalConfig, data: str = "", **reading: Any
 ) -> dict[str, Any]:
-    """Measure a run's tokenizer on `images`, those of `data`, and keep the evaluation in the run."""
+    """Measure a run's tokenizer on `images`, those of `data` read with `reading`, and keep the evaluation."""
     reference = None
     if config.reference_data:
-        reference = evaluation_images(run, config.reference_data, tokenizer.config.image_size)
-    with replacing(run / "eval.parquet") as table:
+        size = tokenizer.config.image_size
+        reference = evaluation_images(run, config.reference_data, size, **reading)
+
+    def measured(table: Path) -> dict[str, Any]:
         evaluation = evaluate(tokenizer, images, config, reference=reference, table=table, cache=run.cache)
         evaluation["card"] |= {
             "model": str(run.path),
             "data": data or run.params["val_data"] or run.params["data"],
-        }
-        evaluation |= {"data": data, "asked": config.model_dump(mode="json")}
+        } | ({"reference_data": config.reference_data} if reference else {})
+        evaluation |= {"data": data, "reading": reading, "asked": config.model_dump(mode="json")}
         if config.linear_code:
             evaluation["linear_code"] = linear_results(run, tokenizer.config, images, config, reference)
-        evaluation["table_sha256"] = file_sha256(table)
+        return evaluation | {"table_sha256": file_sha256(table)}
+
+    if data:
+        with replacing(run / "evaluations" / images.fingerprint[:12]) as folder:
+            folder.mkdir()
+            evaluation = measured(folder / "eval.parquet")
+            Run(folder).write_json("eval.json", evaluation)
+        return evaluation
+    keep_of_other_images(run)
+    with replacing(run / "eval.parquet") as table:
+        evaluation = measured(table)
         run.write_json("eval.json", evaluation)  # before the table: it says which one it belongs to
     return evaluation
+
+
+def keep_of_other_images(run: Run) -> None:
+    """An earlier tok1d wrote evaluations on any images into the run folder: such a one moves to its place."""
+    with contextlib.suppress(RunError, ValueError, KeyError):
+        if run.evaluation.get("data"):
+            kept = run / "evaluations" / run.evaluation["card"]["data_fingerprint"][:12]
+            table = table_of(run)
+            if not kept.exists():
+                with replacing(kept) as folder:
+                    folder.mkdir()
+                    for file in (run / "eval.json", table):
+                        shutil.copy(file, folder)
 
 
 def linear_results(
@@ -246,17 +279,36 @@ def load_tokenizer(run: Run) -> Tokenizer:
     return tokenizer.to(device).eval()
 
 
-def evaluation_images(run: Run, data: str, size: int) -> ImageDataset:
-    """The images of `data`, all of them; empty: the run's validation images. Raises `ConfigError`."""
+def evaluation_images(run: Run, data: str, size: int, **reading: Any) -> ImageDataset:
+    """The images of `data`, all of them; empty: the run's validation images. `reading` are parameters of
+    `DataConfig` instead of the run's. Raises `ConfigError`.
+    """
     config = run.config(DataConfig)
     if data:
+        data = run.locate(data) if not Path(data).exists() else data
         config = DataConfig(data=data, val_data="" if data == "toy-roads" else data)
-    _, source = find_sources(config, size, run.cache)
-    return load_images(source, size, run.cache, config.max_unreadable)
+    config = config.model_copy(update=reading)
+    try:
+        _, source = find_sources(config, size, run.cache)
+    except ConfigError as error:
+        typed = run.params["val_data"] or run.params["data"]
+        if data or not str(error).startswith("there is no "):
+            raise
+        raise ConfigError(
+            f"the validation images of {run.path}, {typed}, are not here: type 'tok1d evaluate {run.path} "
+            f"--data FOLDER', or work in the folder that it was made in"
+        ) from None
+    return load_images(source, size, run.cache, config.max_unreadable, CAN_TYPE)
+
+
+def images_behind(run: Run, size: int) -> ImageDataset:
+    """Those of a run's evaluation. Raises `ConfigError`."""
+    evaluation = run.evaluation
+    return evaluation_images(run, evaluation.get("data", ""), size, **evaluation.get("reading", {}))
 
 
 def worst(run: Run, number: str, num_tokens: int | None = None, count: int = 10) -> Cases:
-    """From a number in a run's `eval.json` to the images behind its worst cases, and their reconstructions.
+    """From a number of a run's evaluation to the images behind its worst cases, and their reconstructions.
 
     `num_tokens` None: the largest count. rFID and other distances of sets are led back to the images whose
     features moved most, code numbers to those with the fewest codes. Raises `ConfigError`.
@@ -265,7 +317,7 @@ def worst(run: Run, number: str, num_tokens: int | None = None, count: int = 10)
     counts = [row["num_tokens"] for row in evaluation["results"] if number in row]
     if number not in NUMBERS or not counts:
         have = [n for n in NUMBERS if any(n in row for row in evaluation["results"])]
-        raise ConfigError(f"{run.path}/eval.json has no {number}: {remedy(run, number, have)}")
+        raise ConfigError(f"{run.evaluated}/eval.json has no {number}: {remedy(run, number, have)}")
     num_tokens = num_tokens or counts[-1]
     if num_tokens not in counts:
         raise ConfigError(
@@ -273,12 +325,12 @@ def worst(run: Run, number: str, num_tokens: int | None = None, count: int = 10)
         )
     rows = worst_rows(table_of(run), number, num_tokens, count)
     tokenizer = load_tokenizer(run)
-    images = evaluation_images(run, evaluation.get("data", ""), tokenizer.config.image_size)
+    images = images_behind(run, tokenizer.config.image_size)
     originals = images.center_crops(rows["image"].tolist())
     return Cases(rows, originals, reconstruct(tokenizer, originals, (num_tokens,))[num_tokens])
 
 
 def remedy(run: Run, number: str, have: list[str]) -> str:
     if metric := asked_as(number):
-        return f"measure it with 'tok1d evaluate {run.path} -p metrics=psnr,ssim,{metric}'"
+        return f"measure it with '{run.to_evaluate} -p metrics=psnr,ssim,{metric}'"
     return f"it has {', '.join(have)}"

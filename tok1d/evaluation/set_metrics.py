@@ -93,7 +93,7 @@ def set_metric(*names: str, gaussian: bool = False, **facts: Any) -> Callable[[M
     return register
 
 
-@set_metric("rfid_infinity")
+@set_metric("rfid_infinity", gaussian=True)
 def frechet_at_infinity(real: Features, made: Features, resamples: int, paired: bool) -> SetDistance:
     return SetDistance(frechet_infinity(real, made))
 

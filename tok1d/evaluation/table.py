@@ -93,11 +93,11 @@ def table_of(run: Run) -> Path:
     """The table that belongs to a run's `eval.json`. Raises `RunError` if there is none, or that of another
     evaluation, as when this one was killed while it was written.
     """
-    path = run / "eval.parquet"
+    path = run.evaluated / "eval.parquet"
     wanted = run.evaluation.get("table_sha256")  # evaluations of before have none
     if not path.is_file() or (wanted and file_sha256(path) != wanted):
         raise RunError(
-            f"{path} is not of the evaluation in eval.json: measure it again with 'tok1d evaluate {run.path}'"
+            f"{path} is not of the evaluation in eval.json: measure it again with '{run.to_evaluate}'"
         )
     return path
 

@@ -18,8 +18,8 @@ from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.registry import NUMBERS
-from tok1d.evaluation.card import card_id, protocol
+from tok1d.config.registry import NUMBERS, asked_as
+from tok1d.evaluation.card import card_id, images_of, protocol
 from tok1d.figures import images, quality, rate_distortion, training
 from tok1d.figures.style import Drawn, show
 from tok1d.run_files import read_json
@@ -101,8 +101,10 @@ def draw_figure(name: str, runs: list[Run], folder: str | Path, **options: Any) 
         for old in path.parent.glob(f"{path.name}.*"):  # of runs that are gone
             old.unlink()
         return
-    one = next(Run(item["run"]) for item in drawn if "run" in item)  # all cards are alike
-    card, text = kind.card(one, chosen.get("metric", "psnr")), caption(kind, drawn, options)
+    names = {item["run"] for item in drawn if "run" in item}
+    shown = [run for run in runs if str(run.path) in names]
+    card = kind.card(shown[0], chosen.get("metric", "psnr"))  # all cards are alike
+    text = caption(kind, drawn, shown, options)
     about = {"kind": name, "options": chosen, "cards": {card_id(card): card}}
     show(save(figure, path, drawn, text, **about))
     display(Markdown(f"*{text}*"))
@@ -114,19 +116,25 @@ def named(name: str, options: dict[str, Any]) -> str:
     return name if metric == "psnr" else f"{name}-{metric}"
 
 
-def caption(kind: Kind, drawn: Drawn, options: dict[str, Any]) -> str:
+def caption(kind: Kind, drawn: Drawn, shown: list[Run], options: dict[str, Any]) -> str:
     counts = {d["num_tokens"] for d in drawn if "num_tokens" in d}
-    sizes = {Run(d["run"]).evaluation["card"]["images"] for d in drawn if "run" in d}
     words = {
         "metric": NUMBERS[options.get("metric", "psnr")].label,
         "num_tokens": images.tokens(max(counts, default=0)),
         "series": "same tokenizer" if len({d.get("run") for d in drawn}) == 1 else "a tokenizer for each",
-        "on": f"on {max(sizes, default=0):,} validation images",
-        "few": f"{max((d['images'] for d in drawn if 'images' in d), default=0)} of the validation images",
+        "on": on(shown[0].evaluation, options.get("metric", "psnr")) if "{on}" in kind.caption else "",
+        "few": f"{max((d['images'] for d in drawn if 'images' in d), default=0)} of the evaluated images",
     }
     text = kind.caption.format(**words)
     text += DASHED if any(d.get("series") == quality.LINEAR for d in drawn) else ""
     return text + (HOLLOW if any("published" in d for d in drawn) else "")
+
+
+def on(evaluation: dict[str, Any], metric: str) -> str:
+    """ "on 200 validation images of toy-roads", and of a distance of sets to which images it is."""
+    card = evaluation["card"]
+    metrics = {name: facts for name, facts in card.get("metrics", {}).items() if name == asked_as(metric)}
+    return f"on {card['images']:,} {images_of(evaluation | {'card': card | {'metrics': metrics}})}"
 
 
 def save(figure: Figure, path: str | Path, drawn: Drawn, caption: str, **about: Any) -> Figure:

@@ -43,7 +43,7 @@ def encoders(runs: list[Run], num_tokens: int = 0) -> Drawn:
     count = shared_count(series, num_tokens)
     having = [(s.label, [run for run in s.runs if count in counts_of([run])]) for s in series]
     chosen = [(label, members[0]) for label, members in having if members]
-    return same_images([row_of(run, label, count) for label, run in chosen])
+    return same_images([row_of(run, label, count) for label, run in chosen], [run for _, run in chosen])
 
 
 def token_counts(runs: list[Run]) -> Drawn:
@@ -58,7 +58,7 @@ def token_counts(runs: list[Run]) -> Drawn:
     if any(len(counts_of([run])) > 1 for run in members):  # an elastic run shows what it was asked to
         shown = {run: shown_counts(run) for run in set(first.values())}
         drawn = [row for row in drawn if row["num_tokens"] in shown[first[row["num_tokens"]]]]
-    return same_images(drawn)
+    return same_images(drawn, [first[row["num_tokens"]] for row in drawn])
 
 
 def row_of(run: Run, label: str, count: int) -> dict[str, Any]:
@@ -68,11 +68,10 @@ def row_of(run: Run, label: str, count: int) -> dict[str, Any]:
     return where | {"num_tokens": count} | ({"psnr": row["psnr"]} if "psnr" in row else {})
 
 
-def same_images(drawn: Drawn) -> Drawn:
-    """`drawn`, if all of its runs show the same images and were measured alike. Raises `RunError`."""
+def same_images(drawn: Drawn, runs: list[Run]) -> Drawn:
+    """`drawn`, if all of these runs show the same images and were measured alike. Raises `RunError`."""
     if not drawn:
         return []
-    runs = [Run(row["run"]) for row in drawn]
     same_card(runs, "psnr")
     first = originals_of(runs[0])
     for run in runs[1:]:

@@ -42,7 +42,7 @@ def measured(runs: list[Run], metric: str) -> Drawn:
         if not any(metric in row for row in run.evaluation["results"]):
             raise RunError(
                 f"{run.path} was not evaluated for {metric}: "
-                f"type 'tok1d evaluate {run.path} -p metrics=psnr,ssim,{asked_as(metric)}'"
+                f"type '{run.to_evaluate} -p metrics=psnr,ssim,{asked_as(metric)}'"
             )
     return drawn
 

@@ -23,7 +23,7 @@ from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.evaluation.card import card_id, protocol, same_card
 from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.image_metrics import psnr
-from tok1d.evaluation.runs import evaluation_images, linear_code
+from tok1d.evaluation.runs import images_behind, linear_code
 from tok1d.evaluation.table import read_table, table_of
 from tok1d.figures.quality import LINE_TO_BEAT, LINEAR
 from tok1d.figures.series import counts_of, series_of
@@ -52,8 +52,7 @@ def of_runs(runs: list[Run]) -> Drawn:
     if series[3:]:
         print(f"not in the figure of rate and distortion: {', '.join(each.label for each in series[3:])}")
     few = [run for each in series[:3] for run in each.runs]
-    data, size = few[0].evaluation.get("data", ""), few[0].params["image_size"]
-    return rate_distortion(few, evaluation_images(few[0], data, size))
+    return rate_distortion(few, images_behind(few[0], few[0].params["image_size"]))
 
 
 def rate_distortion(runs: list[Run], images: ImageDataset, count: int = 24) -> Drawn:
@@ -67,7 +66,10 @@ def rate_distortion(runs: list[Run], images: ImageDataset, count: int = 24) -> D
     same_card(runs, "psnr")
     card = protocol(runs[0].evaluation["card"], "psnr")
     if images.fingerprint != card["data_fingerprint"]:
-        raise ConfigError(f"the images that {runs[0].path} was evaluated on have changed: evaluate it again")
+        raise ConfigError(
+            f"the images that {runs[0].path} was evaluated on have changed: "
+            f"evaluate it again with '{runs[0].to_evaluate}'"
+        )
     measured = min(card["images"], len(images))
     chosen = np.unique(np.linspace(0, measured - 1, min(count, measured)).round().astype(int)).tolist()
     originals = images.center_crops(chosen)
@@ -116,7 +118,7 @@ def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
     evaluation, points = run.evaluation, []
     for row in evaluation["results"]:
         if "psnr" not in row:
-            raise Lacking(f"{run.path} was evaluated without psnr: 'tok1d evaluate {run.path}' measures it")
+            raise Lacking(f"{run.path} was evaluated without psnr: '{run.to_evaluate}' measures it")
         quality = row["psnr"]
         if len(chosen) < evaluation["card"]["images"]:
             rows = read_table(table_of(run), row["num_tokens"], ["psnr"])

@@ -221,25 +221,36 @@ class LiveCurve:
             curve.update(record)
         curve.close()
 
-    every: seconds between two redraws; default 2 when somebody watches, 30 when `headless()`.
+    every: seconds between two redraws; default 2 when somebody watches, 30 when `headless()`. records: those
+    of earlier starts, such as `run.metrics`.
     Outside a Jupyter kernel it only collects; `figure()` gives the matplotlib figure anywhere.
     """
 
     def __init__(
-        self, title: str = "", xlabel: str = "step", ylabel: str = "loss", *, every: float | None = None
-    ):
+        self, title: str = "", xlabel: str = "step", ylabel: str = "loss", *, every: float | None = None,
+        records: Sequence[Record] = (),
+    ):  # fmt: skip
         self.title, self.xlabel, self.ylabel = title, xlabel, ylabel
         self.every = (30.0 if headless() else 2.0) if every is None else every
         self.points: dict[str, list[tuple[float, float]]] = {"loss": [], "psnr": []}
         self._handle, self._drawn_at = None, -float("inf")
+        for record in records:
+            self._add(record)
 
-    def update(self, record: dict) -> None:
-        """Add {"step": int, "loss": float, "psnr": float in dB}; missing, None or NaN adds no point."""
-        for key, points in self.points.items():
-            if record.get(key) is not None and np.isfinite(record[key]):
-                points.append((float(record.get("step", len(points))), float(record[key])))
+    def update(self, record: Record) -> None:
+        """Add {"step": int, "loss": float, "psnr": float in dB}; missing, None or NaN adds no point. Of steps
+        that are run again, the earlier points go.
+        """
+        self._add(record)
         if time.monotonic() - self._drawn_at >= self.every:
             self._draw()
+
+    def _add(self, record: Record) -> None:
+        for key, points in self.points.items():
+            while points and points[-1][0] >= record.get("step", math.inf):
+                points.pop()
+            if record.get(key) is not None and np.isfinite(record[key]):
+                points.append((float(record.get("step", len(points))), float(record[key])))
 
     def close(self) -> None:
         """Draw the final state, whatever the pace."""

@@ -5,6 +5,7 @@ report, and who failed.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -20,7 +21,7 @@ from tok1d.figures.quality import LINEAR
 from tok1d.figures.series import series_of
 from tok1d.runs import Run, RunError
 from tok1d.sweeps.plan import Cell, Plan, SweepConfig, marks
-from tok1d.system import replacing
+from tok1d.system import FOLLOWS, replacing
 
 
 def pending_steps(run: Run, config: SweepConfig) -> list[str]:
@@ -38,19 +39,19 @@ def pending_steps(run: Run, config: SweepConfig) -> list[str]:
 
 
 def evaluated(run: Run, config: SweepConfig) -> bool:
-    """Whether the run's `eval.json` has what the sweep's `evaluation` asks for, measured in the same way."""
+    """Whether the run has what the sweep's `evaluation` asks for, on its data, measured in the same way."""
     wanted, data = config.measuring
     try:
-        found = run.evaluation
+        found = run.on(data).evaluation
         asked = EvalConfig(**renamed(found["asked"]))
-        table_of(run)
+        table_of(run.on(data))
     except (RunError, KeyError, ValueError):
         return False
     counts = {row["num_tokens"] for row in found["results"]}
     enough = set(wanted.metrics) <= set(asked.metrics) and set(wanted.token_counts) <= counts
     all_counts = bool(wanted.token_counts) or not asked.token_counts
     free = {name: getattr(asked, name) for name in ("metrics", "token_counts", *CHANGES_NO_NUMBER)}
-    return enough and all_counts and found["data"] == data and wanted.model_copy(update=free) == asked
+    return enough and all_counts and found.get("data", "") == data and wanted.model_copy(update=free) == asked
 
 
 def arguments(run: Run, name: str, config: SweepConfig) -> list[str]:
@@ -85,7 +86,7 @@ def after_sweep(plan: Plan, failed: dict[str, str]) -> None:
         if name != "report":
             arguments = ["run", f"notebooks/{name}.ipynb", *where]
         command = [sys.executable, "-m", "tok1d.cli", *arguments]
-        said = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        said = followed(command)
         if said.returncode:
             last = (said.stderr.strip() or said.stdout.strip()).splitlines()[-1:]
             wrong.append(f"{name} failed: {' '.join(last).removeprefix('tok1d: ')}")
@@ -96,6 +97,19 @@ def after_sweep(plan: Plan, failed: dict[str, str]) -> None:
     if not failed:
         with replacing(plan.folder / "sweep_done.json") as temporary:
             temporary.write_text(json.dumps(marks(plan), indent=1) + "\n", encoding="utf-8")
+
+
+def followed(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours that ends when this process does, however that happens."""
+    theirs, ours = os.pipe()
+    try:
+        env = os.environ | {FOLLOWS: "1"}
+        return subprocess.run(
+            command, stdin=theirs, env=env, capture_output=True, text=True, errors="replace"
+        )  # fmt: skip
+    finally:
+        os.close(theirs)
+        os.close(ours)
 
 
 def write_failures(plan: Plan, failed: dict[str, str]) -> None:
@@ -117,13 +131,14 @@ def results(plan: Plan) -> list[dict[str, Any]]:
     """A row for each finished run and token count: its line in figures, what sets it apart, numbers, folder,
     and `card`, the same for numbers that were measured alike. Before them the linear code of equal bits.
     """
-    cells = [cell for cell in plan.cells if (cell.run / "done.json").exists()]
+    data = plan.config.measuring[1]
+    cells = [cell for cell in plan.cells if (cell.run / "done.json").exists() and is_measured(cell.run, data)]
     names = varying(plan.cells)
     lines = {run.name: label for label, members in series_of([c.run for c in cells]) for run in members}
     line_to_beat: dict[int, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     for cell in cells:
-        evaluation = cell.run.evaluation
+        evaluation = cell.run.on(data).evaluation
         measured = {"card": card_id(protocol(evaluation["card"])), "path": str(cell.run.path)}
         differs = {name: cell.params.get(name) for name in names}
         for numbers in evaluation.get("linear_code") or ():
@@ -133,6 +148,11 @@ def results(plan: Plan) -> list[dict[str, Any]]:
             rows.append({"run": cell.name, "series": lines[cell.name]} | differs | numbers | measured)
     rows = [line_to_beat[count] for count in sorted(line_to_beat)] + rows
     return [{name: flat(value) for name, value in row.items()} for row in rows]
+
+
+def is_measured(run: Run, data: str) -> bool:
+    """False where the evaluation that the sweep asks for has failed."""
+    return not data or any(each.evaluation.get("data") == data for each in run.evaluations)
 
 
 def varying(cells: list[Cell]) -> list[str]:

@@ -62,7 +62,7 @@ class SweepConfig(Config):
     def measuring(self) -> tuple[EvalConfig, str]:
         """What `evaluate` is asked for, and its data. Raises `ConfigError`."""
         params = {name: value for name, value in self.evaluation.items() if name != "data"}
-        return parse(params, EvalConfig)[0], str(self.evaluation.get("data") or "")
+        return parse(params, EvalConfig, DataConfig)[0], str(self.evaluation.get("data") or "")
 
 
 class Cell(NamedTuple):

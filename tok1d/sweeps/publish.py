@@ -25,7 +25,7 @@ from typing_extensions import TypedDict
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NUMBERS
-from tok1d.evaluation.card import protocol
+from tok1d.evaluation.card import card_id, images_of, protocol
 from tok1d.figures.draw import redraw
 from tok1d.jupyter.execute import execute
 from tok1d.jupyter.tables import format_cell, markdown_text, name_of
@@ -159,8 +159,11 @@ def without_folders(value: Any) -> Any:
 
 def about(sweep: Path, rows: pd.DataFrame, title: str) -> dict[str, Any]:
     """What the README says above the numbers, and the card of all of them."""
-    card = Run(sweep / rows["run"][0]).evaluation["card"]
-    return {"title": title, "made_with": card["made_with"], "card": protocol(card)}
+    run = Run(sweep / rows["run"][0])
+    found = [each.evaluation for each in run.evaluations]
+    evaluation = next((e for e in found if card_id(protocol(e["card"])) == rows["card"][0]), run.evaluation)
+    card, images = evaluation["card"], without_folders(images_of(evaluation))
+    return {"title": title, "made_with": card["made_with"], "images": images, "card": protocol(card)}
 
 
 def results_table(published: Path = PUBLISHED) -> str:
@@ -171,7 +174,8 @@ def results_table(published: Path = PUBLISHED) -> str:
         about = read_about(folder)
         card, seeds = about["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
         what = f"{card['images']:,} images at {card['image_size']} pixels"
-        means = f"; mean and standard deviation of {seeds} seeds" if seeds > 1 else ""
+        spread = f"mean and standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+        means = f"; {spread}, in brackets the 95 % interval over the images of a single one; {source(about)}"
         link = f"[{markdown_text(folder.name)}]({PUBLISHED.as_posix()}/{quote(folder.name)})"
         parts += [
             f"**{markdown_text(about['title'])}**, {what}{means} ({link}: figures, cards)",
@@ -182,22 +186,36 @@ def results_table(published: Path = PUBLISHED) -> str:
     return "\n".join(parts)
 
 
+def source(about: dict[str, Any]) -> str:
+    """Whose images the numbers are of, and which images distances of sets are to."""
+    if "images" in about:
+        return markdown_text(about["images"])
+    same = "the evaluated images" in about["card"].values()  # published before it was kept
+    return "validation images" + "; distances of sets are to the same images" * same
+
+
 def markdown_table(rows: pd.DataFrame) -> list[str]:
     names = [name for name, number in NUMBERS.items() if number.published and name in rows]
     lines = ["| | tokens | " + " | ".join(map(name_of, names)) + " |"]
     lines.append("|---|---:|" + "---:|" * len(names))
     for (series, count), group in rows.groupby(["series", "num_tokens"], sort=False):
-        cells = [cell(name, group[name]) for name in names]
+        cells = [cell(name, group) for name in names]
         lines.append(f"| {markdown_text(str(series))} | {count} | " + " | ".join(cells) + " |")
     return lines
 
 
-def cell(name: str, values: pd.Series) -> str:
-    mean, spread = values.mean(), values.std()
+def cell(name: str, rows: pd.DataFrame) -> str:
+    """The mean of some seeds with their standard deviation; of a single one its interval over the images."""
+    mean, spread = rows[name].mean(), rows[name].std()
     if math.isnan(mean):
         return ""
-    text = format_cell(name, mean)
-    return text if math.isnan(spread) else f"{text} ± {format_cell(name, spread)}"
+    text, interval = format_cell(name, mean), rows.get(f"{name}_interval")
+    if not math.isnan(spread):
+        return f"{text} ± {format_cell(name, spread)}"
+    if interval is None or not isinstance(interval.iloc[0], str):
+        return text
+    low, high = json.loads(interval.iloc[0])
+    return f"{text} ({format_cell(name, low)} … {format_cell(name, high)})"
 
 
 def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None:

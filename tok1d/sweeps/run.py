@@ -11,6 +11,7 @@ import os
 import runpy
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from tok1d.sweeps.cell import CellFailed, run_cell
 from tok1d.sweeps.dry_run import describe, missing
 from tok1d.sweeps.plan import Cell, Plan
 from tok1d.sweeps.table import LiveTable, write_plan
-from tok1d.system import locked, replacing, scratch
+from tok1d.system import locked, remove_abandoned, replacing, scratch
 
 SITE = Path("params/sites/local.py")
 # Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one
@@ -198,4 +199,5 @@ def alone(plan: Plan) -> Iterator[None]:
             )
         with replacing(who) as temporary:
             temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        remove_abandoned(Path(tempfile.gettempdir()))  # keys of a killed driver: there may be no run left
         yield

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from tok1d.environment import headless
 from tok1d.jupyter.tables import as_text, plain_table, show_table, terminal
+from tok1d.progress import clock
 from tok1d.run_files import read_json, records_in
 from tok1d.runs import Run, RunError
 from tok1d.sweeps.cell import BEAT, STATUS
@@ -31,7 +32,8 @@ SILENT = 12 * BEAT  # seconds without a sign of life after which a worker is tak
 def write_plan(plan: Plan) -> None:
     """`sweep.json`: the runs in order, with how many steps of how many images each takes."""
     with replacing(plan.folder / "sweep.json") as temporary:
-        temporary.write_text(json.dumps({"cells": lengths(plan)}, indent=1) + "\n", encoding="utf-8")
+        what = {"cells": lengths(plan), "eval_data": plan.config.measuring[1]}
+        temporary.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
 
 
 def lengths(plan: Plan) -> list[dict[str, Any]]:
@@ -102,12 +104,6 @@ def last_record(path: Path) -> dict[str, Any]:
             whole, _, _ = file.read().decode(errors="replace").rpartition("\n")
         return (records_in(whole) or [{}])[-1]
     return {}
-
-
-def clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
 
 
 def sweep_table(found: list[dict[str, Any]], height: int = 0) -> Group:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 import torch
-from tqdm import tqdm
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import TrainParams, own_parameters, parse_train
@@ -39,8 +38,8 @@ from tok1d.distributed import (
     process_group,
     slurm_variables,
 )
-from tok1d.environment import headless
 from tok1d.models.tokenizer import Tokenizer
+from tok1d.progress import Progress
 from tok1d.run_files import records_in
 from tok1d.runs import TRY_AGAIN, Run, RunError
 from tok1d.system import FOLLOWS, GRACE, end_with_stdin
@@ -117,18 +116,18 @@ def train_in_processes(
     """
     log = run / "processes.log"
     records = Records(run)
-    with open(log, "w", encoding="utf-8") as out, bar(config) as progress:
+    with open(log, "w", encoding="utf-8") as out, Progress("training", config.steps) as progress:
 
         def look() -> None:
             for record in records.new():
-                progress.update(record["step"] - progress.n)
+                progress.update(int(record["step"]))
                 on_log(record)
 
         arguments = [command, "-f", str(run / "params.yaml")]
         status = run_processes(arguments, config.num_processes, stop, look, out, {IMAGES: fingerprint})
         look()
     if status == STOPPED:
-        raise Stopped(f"stopped after step {progress.n}; the same command continues from there")
+        raise Stopped(progress.done, config.steps)
     if status:
         said = [
             line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
@@ -226,11 +225,6 @@ class Tail:
             self.file, self.rest = open(self.path, encoding="utf-8", errors="replace"), ""  # noqa: SIM115
         lines, _, self.rest = (self.rest + self.file.read()).rpartition("\n")
         return records_in(lines)
-
-
-def bar(config: LoopConfig) -> tqdm:
-    """A plain progress bar over the steps, seldom redrawn when nobody watches."""
-    return tqdm(total=config.steps, desc="training", unit="step", mininterval=30 if headless() else 1)
 
 
 NOTEBOOK = Path("notebooks/train.ipynb")  # its own values count here too

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import LoopConfig, TokenizerConfig, TrainConfig
@@ -29,8 +28,8 @@ from tok1d.distributed import (
     process_group,
     world_size,
 )
-from tok1d.environment import headless
 from tok1d.models.tokenizer import Tokenizer
+from tok1d.progress import Progress
 from tok1d.runs import Run, RunError
 from tok1d.training.checkpoints import load_checkpoint, save_checkpoint, save_model
 from tok1d.training.initialize import report_learning_parameters
@@ -125,7 +124,7 @@ def loop(run: Run, task: Task[Model], data: TrainingData, on_log: Callable, stop
                 state.counts["seconds"] = logbook.seconds
                 save_checkpoint(run, state)
             if stopping and state.step < config.steps:
-                raise Stopped(f"stopped at step {state.step}; the same command continues from there")
+                raise Stopped(state.step, config.steps)
     save_model(run, state)
     run.write_manifest({"train": data.fingerprint}, logbook.seconds, task.provenance)
     return task.load(run).to(accelerator.device) if is_main() else state.ema.eval()
@@ -195,12 +194,11 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def progress(state: State, steps: int) -> Iterator[int]:
-    """Go on until `state` is at `steps`, with a plain progress bar, seldom redrawn when nobody watches."""
-    bar = tqdm(
-        total=steps, initial=state.step, desc="training", unit="step", mininterval=30 if headless() else 1,
-        disable=not is_main(),
-    )  # fmt: skip
-    with bar:
-        while state.step < steps:
-            yield state.step
-            bar.update(state.step - bar.n)
+    """Go on until `state` is at `steps`, and show how far it is."""
+    with Progress("training", steps, state.step, quiet=not is_main()) as shown:
+        try:
+            while state.step < steps:
+                yield state.step
+                shown.update(state.step)
+        finally:
+            shown.done = state.step
