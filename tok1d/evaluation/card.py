@@ -66,3 +66,11 @@ def same_card(runs: list[Run], metric: str = "") -> None:
                 f"{run.path} was evaluated with {name}={own}, {one.path} with {most}: evaluate both alike "
                 f"with 'tok1d evaluate {one.path} {run.path} --data DATA', or compare other runs"
             )
+
+
+def code_ceiling(card: dict[str, Any], row: dict[str, Any]) -> int:
+    """The highest perplexity that the codes of a row of results could have: no more of them can be seen than
+    there are tokens, nor than there are.
+    """
+    tokens = row["num_tokens"]
+    return min(card["images"] * tokens, round(2 ** (row["bits"] / tokens)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -140,7 +139,8 @@ def results_table(published: Path = PUBLISHED) -> str:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         card, seeds = about["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
         what = f"{card['images']:,} images at {card['image_size']} pixels"
-        means = f"; mean and standard deviation of {seeds} seeds" if seeds > 1 else ""
+        spread = "both values" if seeds == 2 else "standard deviation"
+        means = f"; mean and {spread} of {seeds} seeds" if seeds > 1 else ""
         link = f"[{markdown_text(folder.name)}]({PUBLISHED.as_posix()}/{quote(folder.name)})"
         parts += [
             f"**{markdown_text(about['title'])}**, {what}{means} ({link}: figures, cards)",
@@ -162,11 +162,16 @@ def markdown_table(rows: pd.DataFrame) -> list[str]:
 
 
 def cell(name: str, values: pd.Series) -> str:
-    mean, spread = values.mean(), values.std()
-    if math.isnan(mean):
+    """The mean over seeds; of two their values, which a standard deviation would hide; of more what it is."""
+    values = values.dropna()
+    if values.empty:
         return ""
-    text = format_cell(name, mean)
-    return text if math.isnan(spread) else f"{text} ± {format_cell(name, spread)}"
+    text, seeds = format_cell(name, values.mean()), [format_cell(name, value) for value in sorted(values)]
+    if len(seeds) < 3:
+        return text if len(seeds) == 1 else f"{text} ({', '.join(seeds)})"
+    spread = format_cell(name, values.std())
+    least = format_cell(name, 0)  # 0.00
+    return f"{text} ± {spread}" if spread != least else f"{text} ± < {least[:-1]}1"
 
 
 def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None:
