@@ -116,9 +116,7 @@ def show(figure: Figure, caption: str = "") -> None:
     buffer, plot = io.BytesIO(), any(axis.axison for axis in figure.axes)
     figure.savefig(buffer, format="png", dpi=200, transparent=not plot)
     width = round(figure.get_figwidth() * 110)
-    picture = Picture(buffer.getvalue(), width=width, alt=caption or "Images side by side")
-    data, metadata = picture._repr_mimebundle_()
-    metadata = {kind: facts | {"plot": plot} for kind, facts in metadata.items()}
-    display(data, metadata=metadata, raw=True)
+    alt = caption or "Images side by side"
+    display(Picture(buffer.getvalue(), width=width, alt=alt, metadata={"plot": plot}))
     if caption:
         display(HTML(f'<p class="caption"><em>{html.escape(caption)}</em></p>'))

@@ -83,12 +83,15 @@ class TokenSlider:
         group = secrets.token_hex(4)
         shown = zip(self.counts, self.captions, self.frames, strict=True)
         frames = "".join(self._frame(group, i, *frame) for i, frame in enumerate(shown))
-        columns = f"repeat({len(self.counts)},minmax(0,3.6em)) 1fr"
         legend = html.escape(", ".join(self.rows))
+        if len(self.counts) > 1:
+            columns = f"repeat({len(self.counts)},minmax(0,3.6em)) 1fr"
+            frames = (
+                f'<form method="dialog"><div class="tokens" role="radiogroup" aria-label="Number of tokens" '
+                f'style="grid-template-columns:{columns}">{frames}</div></form>'
+            )
         return (
-            f'<div class="tok1d-slider" data-lm-suppress-shortcuts="true"><style>{_STYLE}</style>'
-            f'<form method="dialog"><div class="tokens" role="radiogroup" aria-label="Number of tokens" '
-            f'style="grid-template-columns:{columns}">{frames}</div></form>'
+            f'<div class="tok1d-slider" data-lm-suppress-shortcuts="true"><style>{_STYLE}</style>{frames}'
             f"<p>From above: {legend}.</p></div>"
         )
 
