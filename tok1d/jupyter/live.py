@@ -95,7 +95,7 @@ def panel_html(records: list[Record], now: Sequence[Diagnosis], found: Sequence[
     )
     return (
         f'<div class="tok1d-doctor"><style>{_STYLE}</style>'
-        f'<p class="{"sick" if now else "well"}"><b><i>●</i> {verdict}</b> <span>{progress}</span></p>{items}'
+        f'<p class="{"sick" if now else "well"}"><b>● {verdict}</b> <span>{progress}</span></p>{items}'
         f"{picture}</div>"
     )
 
@@ -117,7 +117,8 @@ _STYLE = """
 .tok1d-doctor{margin:.5em 0;font-size:14px;line-height:1.45;max-width:920px}
 .tok1d-doctor p{margin:.3em 0}
 .tok1d-doctor span{opacity:.8;font-variant-numeric:tabular-nums}
-.tok1d-doctor i{font-style:normal}.tok1d-doctor .well i{color:#2f9e6e}.tok1d-doctor .sick i{color:#c0392b}
+.tok1d-doctor .well,.tok1d-doctor .sick{border-left:3px solid #2f9e6e;padding-left:.8em}
+.tok1d-doctor .sick{border-color:#c0392b}
 .tok1d-doctor .item{border-left:3px solid #c0392b;padding:.1em 0 .1em .8em;margin:.5em 0}
 .tok1d-doctor .over{border-color:#bbb;opacity:.85}
 .tok1d-doctor em{font-style:normal;font-weight:600}

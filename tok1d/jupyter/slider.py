@@ -78,7 +78,7 @@ class TokenSlider:
         A style sheet shows the frame of the button that is checked. Where it is taken out, as from a notebook
         that is not trusted, or a browser does not know enough of it, the buttons stay hidden and each frame
         folds by itself, the first shown open. A single count has no button. Any number of sliders can share a
-        page: the buttons of a form know each other alone.
+        page: the buttons of a form know each other alone. JupyterLab leaves them their arrow keys (data-lm-…).
         """
         group = secrets.token_hex(4)
         shown = zip(self.counts, self.captions, self.frames, strict=True)
@@ -90,10 +90,7 @@ class TokenSlider:
                 f'<form method="dialog"><div class="tokens" role="radiogroup" aria-label="Number of tokens" '
                 f'style="grid-template-columns:{columns}">{frames}</div></form>'
             )
-        return (
-            f'<div class="tok1d-slider" data-lm-suppress-shortcuts="true"><style>{_STYLE}</style>{frames}'
-            f"<p>From above: {legend}.</p></div>"
-        )
+        return f'<div class="tok1d-slider"><style>{_STYLE}</style>{frames}<p>From above: {legend}.</p></div>'
 
     def _frame(self, group: str, i: int, count: int, caption: str, pictures: list[bytes]) -> str:
         caption, rows = html.escape(caption), html.escape(", ".join(self.rows[1:]))
@@ -108,7 +105,7 @@ class TokenSlider:
         checked, opened = (" checked", " open") if i == self.start else ("", "")
         return (
             f'<label hidden style="display:none"><input type="radio" name="tokens-{group}" '
-            f'autocomplete="off" aria-label="{name}"{checked}><span>{count}</span></label>'
+            f'autocomplete="off" data-lm-suppress-shortcuts="true" aria-label="{name}"{checked}><span>{count}</span></label>'
             f'<details name="frames-{group}"{opened}><summary>{caption}</summary>'
             f"<figure><figcaption hidden>{caption}</figcaption>{images}</figure></details>"
         )
