@@ -78,7 +78,7 @@ class TokenSlider:
         A style sheet shows the frame of the button that is checked. Where it is taken out, as from a notebook
         that is not trusted, or a browser does not know enough of it, the buttons stay hidden and each frame
         folds by itself, the first shown open. A single count has no button. Any number of sliders can share a
-        page: the buttons of a form know each other alone. JupyterLab leaves them their arrow keys (data-lm-…).
+        page: the buttons of a form know each other alone. JupyterLab leaves them their arrow keys.
         """
         group = secrets.token_hex(4)
         shown = zip(self.counts, self.captions, self.frames, strict=True)
@@ -105,7 +105,8 @@ class TokenSlider:
         checked, opened = (" checked", " open") if i == self.start else ("", "")
         return (
             f'<label hidden style="display:none"><input type="radio" name="tokens-{group}" '
-            f'autocomplete="off" data-lm-suppress-shortcuts="true" aria-label="{name}"{checked}><span>{count}</span></label>'
+            f'autocomplete="off" data-lm-suppress-shortcuts="true" '
+            f'aria-label="{name}"{checked}><span>{count}</span></label>'
             f'<details name="frames-{group}"{opened}><summary>{caption}</summary>'
             f"<figure><figcaption hidden>{caption}</figcaption>{images}</figure></details>"
         )
