@@ -13,8 +13,15 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export MPLBACKEND := Agg
 DEMO := -f params/demo.yaml
 
-.PHONY: demo figures shipped test test-slow lab lint bench env clean
-env: $(VENV)/installed
+# what git leaves out of a notebook: outputs, and what JupyterLab and papermill note at each save
+LANGUAGE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype nbconvert_exporter pygments_lexer version)
+STRIP := --extra-keys "metadata.papermill cell.metadata.papermill $(LANGUAGE)"
+
+.PHONY: demo figures shipped test test-slow lab lint bench env filter clean
+env: $(VENV)/installed filter
+
+filter:  # notebooks/*.ipynb, by .gitattributes
+	@! git rev-parse --git-dir >/dev/null 2>&1 || git config filter.notebooks.clean '"$(abspath $(BIN))/nbstripout" $(STRIP)'
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -66,7 +73,7 @@ lint: env
 	@ruff check .
 	@lint-imports --no-cache >/dev/null || lint-imports --no-cache
 	@mypy --no-error-summary
-	@nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
+	@nbstripout --verify $(STRIP) notebooks/*.ipynb
 
 lab: env
 	@jupyter lab notebooks/reconstruct.ipynb

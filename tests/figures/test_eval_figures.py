@@ -2,7 +2,7 @@
 
 import pytest
 from evaluating import FAST, build, finished_run, roads
-from PIL import Image
+from PIL import Image, features
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NUMBERS
@@ -24,9 +24,23 @@ def run(tmp_path):
 def test_a_codec_is_charged_for_its_whole_file(tmp_path):
     picture = Image.fromarray(roads(1, 64)[0])
     picture.save(tmp_path / "a.webp", quality=50, method=4)
-    pixels, size = rate_distortion.code(picture, 1, 50, rate_distortion.CODECS["WebP"])
-    assert size == (tmp_path / "a.webp").stat().st_size and pixels.shape == (64, 64, 3)
-    assert rate_distortion.code(picture, 4, 50, rate_distortion.CODECS["WebP"])[1] < size
+    pixels, file = rate_distortion.code(picture, 1, 50, rate_distortion.CODECS["WebP"])
+    assert file == (tmp_path / "a.webp").read_bytes() and pixels.shape == (64, 64, 3)
+    assert len(rate_distortion.code(picture, 4, 50, rate_distortion.CODECS["WebP"])[1]) < len(file)
+
+
+@pytest.mark.parametrize("name", rate_distortion.BARE)
+def test_without_headers_a_file_counts_its_coded_pixels_alone(name):
+    """A comment, or a profile of colors, is longer and costs nothing; a better picture does."""
+    if not features.check(rate_distortion.PILLOW[name]):
+        pytest.skip(f"this Pillow has no {name}")
+    picture, options = Image.fromarray(roads(1, 64)[0]), rate_distortion.CODECS[name]
+    sizes = []
+    for setting, more in ((30, {}), (30, {"icc_profile": b"x" * 500}), (80, {})):
+        _, file = rate_distortion.code(picture, 1, setting, options | more)
+        sizes.append((len(file), rate_distortion.payload(file)))
+    (whole, bare), (longer, same), (_, better) = sizes
+    assert longer >= whole + 500 and same == bare and 0 < bare < whole - 100 and better > bare
 
 
 def test_only_the_best_settings_are_drawn():

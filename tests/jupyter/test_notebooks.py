@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -13,7 +14,8 @@ from datetime import date
 import nbformat
 import pytest
 import yaml
-from browser import chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
+from browser import accessibility_faults, chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
+from bs4 import BeautifulSoup
 from workbench import ENV, REPO, TINY, command, tok1d_run, train_tiny
 
 from tok1d.cli import main
@@ -21,6 +23,7 @@ from tok1d.config.parse import assigned, configs_of, parse, parse_train, read_pa
 from tok1d.figures.draw import FIGURES
 from tok1d.figures.quality import LINEAR
 from tok1d.jupyter.execute import execute
+from tok1d.jupyter.report import build_report, executed_notebooks
 from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
 
 SHIPPED = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -168,23 +171,61 @@ def test_a_notebook_without_its_run_opens_the_newest_finished_one(sweep, tmp_pat
 
 def test_the_slider_moves_in_jupyterlab(sweep, tmp_path):
     """reconstruct.ipynb as it is shipped, opened, all cells run, the slider moved with the keyboard."""
-    (tmp_path / "notebooks").mkdir()
+    git = repository(tmp_path)
     (tmp_path / "params").mkdir()
     shutil.copytree(sweep, tmp_path / "outputs" / "runs")
     run = Run(tmp_path / "outputs" / "runs" / "quickstart")
     run.write_text("params.yaml", yaml.safe_dump(run.params | {"outputs": "outputs"}))
-    shutil.copy(REPO / "notebooks" / "reconstruct.ipynb", tmp_path / "notebooks")
     with jupyter_lab(tmp_path) as lab, chromium() as browser:
         open_in_lab(browser.page, lab, "notebooks/reconstruct.ipynb")
         run_all(browser.page)
-        handle = browser.page.locator(".widget-slider .noUi-handle").first
-        handle.scroll_into_view_if_needed()
-        handle.focus()
-        before = pixels(browser.page.locator(".widget-image:visible").first)
+        shown = browser.page.locator(".tok1d-slider figure:visible")
+        shown.scroll_into_view_if_needed()
+        browser.page.locator(".tok1d-slider input:checked").focus()
+        before = pixels(shown)
         browser.page.keyboard.press("ArrowRight")
         browser.page.wait_for_timeout(500)
-        after = pixels(browser.page.locator(".widget-image:visible").first)
-        assert differ(before, after) > 0.01
+        assert differ(before, pixels(shown)) > 0.01
+        assert git("status", "--porcelain") == ""
+        browser.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        assert "output_type" in (tmp_path / "notebooks" / "reconstruct.ipynb").read_text()
+        assert git("diff") == ""  # saving is no change
+
+
+def test_a_notebook_that_was_saved_otherwise_is_a_change(tmp_path):
+    git = repository(tmp_path)
+    path = tmp_path / "notebooks" / "train.ipynb"
+    notebook = nbformat.read(path, 4)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream", text="hello")], 7
+    notebook.metadata.language_info |= {"version": "3.12", "codemirror_mode": {"name": "ipython"}}
+    nbformat.write(notebook, path)
+    assert git("diff") == ""
+    git("add", "-u")  # before it `git status`, which looks at sizes first, names the file
+    assert git("status", "--porcelain") == ""
+    cell.source += "\nsteps = 1"
+    nbformat.write(notebook, path)
+    assert "steps = 1" in git("diff")
+
+
+def repository(folder):
+    """The notebooks in a git repository, with the filter that `make env` sets up."""
+    shutil.copytree(REPO / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    for name in ("Makefile", ".gitattributes"):
+        shutil.copy(REPO / name, folder)
+    (folder / ".gitignore").write_text("outputs\nparams\n.*\n")
+
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True)
+        assert not done.returncode and not done.stderr, done.stderr
+        return done.stdout.strip()
+
+    git("init", "-q")
+    subprocess.run(["make", "-s", "filter", f"VENV={sys.prefix}"], cwd=folder, check=True)
+    git("add", "notebooks", "-f", ".gitattributes", "Makefile", ".gitignore")
+    git("commit", "-qm", "notebooks")
+    return git
 
 
 def test_the_report_is_alive_offline(sweep):
@@ -200,8 +241,19 @@ def test_the_report_is_alive_offline(sweep):
         browser.page.goto((sweep / "report.html").as_uri())
         headings = browser.page.locator("h1").all_inner_texts()
         assert sorted(headings) == sorted(
-            ["Train a tokenizer"] * 2 + ["Reconstruct", "Token-count ablation", "Figures"]
+            [f"Train a tokenizer · {name}" for name in ("fixed", "quickstart")]
+            + ["Reconstruct · quickstart", "Token-count ablation", "Figures", "tok1d · runs"]
         )
+        text = browser.page.locator("#summary").inner_text()
+        best = max((r["psnr"], name) for name in ("quickstart", "fixed")
+                   for r in Run(sweep / name).evaluation["results"])  # fmt: skip
+        assert f"Best: {best[1]}, {best[0]:.2f} dB" in text and "a linear code of as many bits" in text
+        assert not browser.page.locator("img:not([alt]), img[alt=''], img[alt*='No description']").count()
+        for width, height in ((1280, 800), (390, 844)):
+            browser.page.set_viewport_size({"width": width, "height": height})
+            box = browser.page.locator(".tok1d-slider").first.bounding_box()
+            assert box["y"] >= 0 and box["y"] + box["height"] <= height, (width, box)
+        browser.page.set_viewport_size({"width": 1280, "height": 800})
         slider = browser.page.locator(".tok1d-slider input:checked").first
         slider.scroll_into_view_if_needed()
         slider.focus()
@@ -210,6 +262,27 @@ def test_the_report_is_alive_offline(sweep):
         browser.page.wait_for_timeout(300)
         assert differ(before, pixels(browser.page.locator("body"))) > 0
         assert not browser.outside
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_report_is_accessible(sweep, scheme, width):
+    page = build_report(executed_notebooks(sweep), sweep / "report.html")
+    with chromium(width=width) as browser:
+        browser.page.emulate_media(color_scheme=scheme)
+        browser.page.goto(page.as_uri())
+        browser.page.keyboard.press("Tab")
+        assert browser.page.evaluate("document.activeElement.getAttribute('href')") == "#content"  # skip link
+        assert accessibility_faults(browser.page) == []
+
+
+def test_hashes_zeros_and_empty_tables_are_not_what_one_reads_first(sweep):
+    page = build_report(executed_notebooks(sweep), sweep / "report.html").read_text()
+    soup = BeautifulSoup(page, "html.parser")
+    for table in soup("table"):
+        assert table.find_parent("details") or not re.search(r"\b[0-9a-f]{16,}\b", table.get_text())
+        assert table.select("tbody td")
+    assert "All weights start at random." in page and "tensors loaded" not in page and ".lock" not in page
 
 
 # ------------------------------------------------------------------------------------------ how they are kept

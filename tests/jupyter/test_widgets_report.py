@@ -15,10 +15,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from tok1d.environment import headless
-from tok1d.jupyter import slider as widgets
 from tok1d.jupyter.live import LiveCurve
 from tok1d.jupyter.report import build_report, formula
-from tok1d.jupyter.slider import TokenSlider
+from tok1d.jupyter.slider import TokenSlider, strips
 from tok1d.jupyter.tables import show_table
 
 SETUP = """
@@ -131,39 +130,79 @@ def test_slider_says_in_one_sentence_what_is_wrong(arguments, options, says):
     assert says in message and "\n" not in message and message.endswith(".")
 
 
-def test_slider_display_carries_widget_and_html():
+def test_slider_is_html_alone():
     """One frame per count in ascending order, the middle one shown; captions cannot break out of the HTML."""
     slider = TokenSlider(
         images(5, 8, 8, 3), {n: images(5, 8, 8, 3) for n in (64, 1, 16)}, {64: 'best "<b>" & last'}
     )
-    bundle = slider._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
-    assert bundle["text/plain"] == "TokenSlider(5 images, tokens 1, 16, 64)"
-    page = bundle["text/html"]
-    assert re.findall(r'aria-label="(\d+ tokens?)"( checked)?>', page) == [
-        ("1 token", ""), ("16 tokens", " checked"), ("64 tokens", ""),
+    assert repr(slider) == "TokenSlider(5 images, tokens 1, 16, 64)"
+    assert not hasattr(slider, "_repr_mimebundle_")  # no widget, which would be broken where it is reopened
+    page = slider._repr_html_()
+    last = "best &quot;&lt;b&gt;&quot; &amp; last"
+    assert re.findall(r'aria-label="([^"]*)"( checked)?><span>', page) == [
+        ("1 token", ""), ("16 tokens", " checked"), (f"64 tokens: {last}", ""),
     ]  # fmt: skip
-    captions = ["1 token", "16 tokens", "best &quot;&lt;b&gt;&quot; &amp; last"]
-    assert re.findall(r"<figcaption>(.*?)</figcaption>", page) == captions
+    assert re.findall(r"<figcaption hidden>(.*?)</figcaption>", page) == ["1 token", "16 tokens", last]
+    assert page.count("<img ") == 3 * 5 and page.count("<details") == 3 and page.count(" open>") == 1
     assert not re.search(r"http|<script|\bid=|\bon[a-z]+=", page) and page != slider.to_html()
 
 
-def test_slider_takes_tensors_and_wraps_many_images():
+def test_slider_takes_tensors_of_many_images():
     torch = pytest.importorskip("torch")
     ten = torch.zeros(10, 64, 64, 3, dtype=torch.uint8)
     assert TokenSlider(ten, {2: ten}).num_images == 10
-    two = {"original": ten.numpy(), "2 tokens": ten.numpy()}
-    assert widgets.compose(two).size == (5 * 132 - 4, 4 * 152 - 4)  # 5 + 5
-    assert widgets.compose(two | {"linear code": ten.numpy()}).size == (5 * 132 - 4, 6 * 152 - 4)
-    assert widgets.compose({"original": images(1, 512, 1024, 3)}).width == 256
+    made = strips([ten.numpy(), ten.numpy()])
+    assert [strip.size for strip in made] == [(128, 2 * 132 - 4)] * 10
+    assert strips([images(1, 512, 1024, 3)])[0].width == 256
 
 
 def test_slider_shows_another_code_in_a_row_of_its_own():
     one, gray = images(1, 128, 128, 3), images(1, 128, 128, 3) + 90
     slider = TokenSlider(one, {4: one}, others={"linear code": {4: gray}}, quality=100)
-    (shown,) = (np.array(Image.open(io.BytesIO(frame)).convert("RGB")) for frame in slider.frames)
-    assert shown.shape == (3 * 152 - 4, 128, 3)
-    assert (np.abs(shown[-128:].astype(int) - 90) < 4).all() and (shown[152 + 20 : 300] < 4).all()
+    ((frame,),) = slider.frames
+    shown = np.array(Image.open(io.BytesIO(frame)).convert("RGB"))
+    assert shown.shape == (3 * 132 - 4, 128, 3)
+    assert (np.abs(shown[-128:].astype(int) - 90) < 4).all() and (shown[132:260] < 4).all()
+
+
+def test_a_single_count_has_no_slider():
+    page = TokenSlider(images(1, 8, 8, 3), {4: images(1, 8, 8, 3)}).to_html()
+    assert "<input" not in page and "<figcaption>4 tokens</figcaption>" in page and "<img " in page
+
+
+STRIPPED = {  # what is left where it is shown, and how many frames are seen
+    "as made": (lambda page: page, 1),
+    "no style sheet": (lambda page: re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL), 1),
+    "no style at all": (
+        lambda page: re.sub(r'<style>.*?</style>| style="[^"]*"|<input[^>]*>', "", page, flags=re.DOTALL), 1
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sanitized, seen", STRIPPED.values(), ids=STRIPPED)
+def test_one_frame_is_shown_whatever_a_sanitizer_takes_out(sanitized, seen, tmp_path):
+    counts = {n: images(2, 32, 32, 3) for n in (1, 4, 16)}
+    page = sanitized(TokenSlider(images(2, 32, 32, 3), counts).to_html())
+    (tmp_path / "page.html").write_text(f"<!DOCTYPE html><meta charset=utf-8>{page}")
+    with chromium(width=700) as browser:
+        browser.page.goto((tmp_path / "page.html").as_uri())
+        assert browser.page.locator("img:visible").count() == 2 * seen
+        assert min(browser.page.locator("img:visible").first.bounding_box().values()) >= 0
+        if "<style>" not in page:  # each folds by itself
+            browser.page.locator("summary", has_text="16 tokens").click()
+            assert browser.page.locator("img[alt*='16 tokens']:visible").count() == 2
+
+
+@pytest.mark.parametrize("width", [390, 700])
+def test_pictures_of_the_slider_are_of_useful_size(width, tmp_path):
+    counts = {n: images(6, 64, 64, 3) for n in (1, 64)}
+    page = TokenSlider(images(6, 64, 64, 3), counts, others={"a linear code": counts}).to_html()
+    (tmp_path / "page.html").write_text(f"<!DOCTYPE html><meta name=viewport content='width={width}'>{page}")
+    with chromium(width=width) as browser:
+        browser.page.goto((tmp_path / "page.html").as_uri())
+        boxes = [image.bounding_box() for image in browser.page.locator("img:visible").all()]
+        assert len(boxes) == 6 and min(box["width"] for box in boxes) >= 100
+        assert browser.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 # ------------------------------------------------------------------------------------------ live curve
@@ -330,20 +369,35 @@ def test_report_is_live_offline_in_a_browser(folder, tmp_path):
 
 
 def test_slider_is_live_in_jupyterlab(folder):
-    """The real front end shows the widget, not the HTML, and arrow keys move it."""
+    """In the real front end arrow keys move it, and it is no widget that a reopened notebook lacks."""
     with jupyter_lab(folder) as lab, chromium() as browser:
         open_in_lab(browser.page, lab, "smoke.ipynb")
         run_all(browser.page)
         assert browser.page.get_by_text("headless: False").count() == 1
-        assert browser.page.locator(".tok1d-slider").count() == 0
-        sliders = browser.page.locator(".jp-OutputArea-output .widget-vbox:has(> .widget-slider)")
+        sliders = browser.page.locator(".tok1d-slider")
         first, second = sliders.nth(0), sliders.nth(1)
-        handle, pictures = first.locator(".noUi-handle"), first.locator(".widget-image:visible")
-        pictures.wait_for()
-        before, other = pixels(pictures), pixels(second.locator(".widget-image:visible"))
-        handle.focus()
+        shown = "figure:visible"
+        first.locator(shown).wait_for()
+        before, other = pixels(first.locator(shown)), pixels(second.locator(shown))
+        first.locator("input:checked").focus()
         browser.page.keyboard.press("ArrowRight")
-        first.get_by_text("32 tokens").wait_for()
-        assert differ(before, pixels(pictures)) > 10
-        assert differ(other, pixels(second.locator(".widget-image:visible"))) < 1
-        assert browser.outside == []
+        assert first.locator("figcaption:visible").inner_text() == "32 tokens"
+        assert differ(before, pixels(first.locator(shown))) > 10
+        assert differ(other, pixels(second.locator(shown))) < 1
+        assert browser.page.locator(".jupyter-widgets").count() == 0 and browser.outside == []
+
+
+def test_a_notebook_of_someone_else_shows_one_frame_in_jupyterlab(folder, tmp_path):
+    """Not trusted, after a restart: the style sheet is taken out; nothing is broken, and frames unfold."""
+    notebook = nbformat.read(folder / "smoke_run.ipynb", as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "start=8" in cell.source]
+    nbformat.write(notebook, tmp_path / "theirs.ipynb")
+    with jupyter_lab(tmp_path) as lab, chromium() as browser:
+        open_in_lab(browser.page, lab, "theirs.ipynb")
+        slider = browser.page.locator(".tok1d-slider")
+        slider.wait_for()
+        assert slider.locator("style").count() == 0  # or this tests nothing
+        assert slider.locator("img:visible").count() == 3 and not slider.locator("input:visible").count()
+        slider.get_by_text("32 tokens", exact=True).first.click()
+        assert slider.locator("img[alt*='32 tokens']:visible").count() == 3
+        assert browser.page.locator(".jp-mod-error, .jp-RenderedText[data-mime-type*=stderr]").count() == 0

@@ -11,6 +11,7 @@
 Missing browser or package: the test is skipped with the reason, and failed where `CI` is set.
 """
 
+import importlib.util
 import io
 import json
 import os
@@ -157,6 +158,20 @@ def _end(server: subprocess.Popen) -> None:
                 server.wait(seconds)
             except subprocess.TimeoutExpired:
                 continue
+
+
+def accessibility_faults(page) -> list[str]:
+    """What axe-core finds serious or critical on the page, a line each."""
+    if (found := importlib.util.find_spec("axe_core_python")) is None:
+        _unavailable("no axe-core: `pip install axe-core-python` to run this test")
+    (folder,) = found.submodule_search_locations
+    page.evaluate((Path(folder) / "axe.min.js").read_text(encoding="utf-8"))
+    return [
+        f"{fault['id']}: {fault['help']}: {node['target']}"
+        for fault in page.evaluate("axe.run()")["violations"]
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
 
 
 # ------------------------------------------------------------------------------------------- in JupyterLab

@@ -15,7 +15,16 @@ from tok1d.config.registry import NUMBERS, asked_as
 from tok1d.runs import Run, RunError
 
 # What tells whose numbers these are; all else on a card is the protocol, which a comparison must share
-IDENTIFIES = ("model", "model_sha256", "token_counts", "data", "reference_data", "made_with")
+IDENTIFIES = (
+    "model",
+    "model_sha256",
+    "token_counts",
+    "data",
+    "reference_data",
+    "made_with",
+    "sampling",
+    "tokenizer_sha256",
+)
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], metric: str = "") -> dict[str, tuple]:
@@ -85,3 +94,11 @@ def same_card(runs: list[Run], metric: str = "") -> None:
                 f"with 'tok1d evaluate {one.path} {run.path} --data DATA' (notebooks then take "
                 f"eval_data=DATA), or compare other runs"
             )
+
+
+def code_ceiling(card: dict[str, Any], row: dict[str, Any]) -> int:
+    """The highest perplexity that the codes of a row of results could have: no more of them can be seen than
+    there are tokens, nor than there are.
+    """
+    tokens = row["num_tokens"]
+    return min(card["images"] * tokens, round(2 ** (row["bits"] / tokens)))

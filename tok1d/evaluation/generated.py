@@ -61,11 +61,7 @@ def evaluate_generated(
         real = {name: sets.features_of(reference, name, cache or folder) for name in sets.networks}
         results = []
         for count, stores in sorted(made.items()):
-            row: dict[str, Any] = {
-                "num_tokens": count,
-                "samples": samples,
-                "reference": f"{len(reference)} {which}",
-            }
+            row: dict[str, Any] = {"num_tokens": count, "samples": samples}
             for store in stores.values():
                 store.__exit__(None, None, None)
             for metric in sets.asked:
@@ -80,10 +76,10 @@ def evaluate_generated(
                         row[f"{number}_interval"] = list(distance.interval)
             results.append(row)
     against = {"which": which, **originals_of(reference, len(reference))}
-    card = {
-        "images": samples, "image_size": reference.size, "reconstruction": UINT8.rule, "reference": against,
-        "metrics": sets.cards, **(facts or {}), "made_with": made_with(torch.device(device)),
-    }  # fmt: skip
+    card: dict[str, Any] = {"images": samples, "image_size": reference.size, "reconstruction": UINT8.rule}
+    card |= {"reference": against} | (facts or {})
+    card["metrics"] = {name: own | {"reference": against} for name, own in sets.cards.items()}
+    card["made_with"] = made_with(torch.device(device))
     return {"card": card, "results": results, "warnings": sets.warnings}
 
 

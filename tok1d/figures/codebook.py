@@ -20,7 +20,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.data.dataset import ImageDataset
 from tok1d.evaluation.tokens import effects, frequent_pairs
 from tok1d.figures.images import channels_last
-from tok1d.figures.style import COLORS, COLUMN, STYLE, Drawn
+from tok1d.figures.style import COLORS, COLUMN, HALO, STYLE, Drawn
 from tok1d.models.quantizers import NO_IDS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
@@ -96,7 +96,7 @@ def effect_maps(run: Run, tokenizer: Tokenizer, images: Tensor) -> tuple[Figure,
         for row, picture in zip(axes, channels_last(images), strict=True):
             row[0].imshow(picture)
         for column, (k, maps_of_k) in enumerate(zip(shown, maps, strict=True), 1):
-            axes[0, column].set_title(f"token {k + 1}")
+            axes[0, column].set_title(f"token {k + 1}", path_effects=HALO)
             for axis, change in zip(axes[:, column], maps_of_k, strict=True):
                 axis.imshow(change, cmap="magma", vmin=0, vmax=float(maps.max()) or 1.0)
         for axis in axes.flat:
@@ -125,7 +125,7 @@ def images_of_codes(
         for line, pictures, what in zip(axes, rows, drawn, strict=True):
             line[0].text(
                 -0.08, 0.5, f"token {what['position']}\n= {what['code']}", transform=line[0].transAxes,
-                ha="right", va="center", fontsize=7,
+                ha="right", va="center", fontsize=7, path_effects=HALO,
             )  # fmt: skip
             for axis, picture in zip(line, pictures, strict=False):
                 axis.imshow(picture)

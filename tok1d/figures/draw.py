@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from tok1d.config.fields import ConfigError
@@ -44,12 +43,13 @@ class Kind(NamedTuple):
 
 INTERVAL = "Lines: means over seeds; small dots: seeds; bars: 95 % bootstrap intervals over images."
 DASHED = " Dashed: a linear code of equal bits, fitted to the training images."
+RANDOM = " No encoder among them is pretrained."
 HOLLOW = " Hollow marks: as the work that this project starts from published them, measured otherwise."
 FIGURES = {
     "encoders": Kind(
         images.encoders, images.draw_rows,
-        "Originals and their reconstructions at {num_tokens} by encoder initialization; beside each its mean "
-        "PSNR {on}.", chooses=("num_tokens",), needs="runs of more than one kind", images=True,
+        "Originals and their reconstructions at {num_tokens} by kind of encoder; beside each its mean "
+        "PSNR {on}.{random}", chooses=("num_tokens",), needs="runs of more than one kind", images=True,
     ),
     "token-counts": Kind(
         images.token_counts, images.draw_rows,
@@ -62,11 +62,13 @@ FIGURES = {
     ),
     "rate-distortion": Kind(
         rate_distortion.of_runs, rate_distortion.draw_rate_distortion,
-        "PSNR against bytes per image, on {few}: tokens (means over seeds), and the best settings of codecs.",
+        "PSNR against bytes per image, on {few}: tokens (means over seeds), and the best settings of codecs, "
+        "whole files and, thin, without their headers.",
     ),
     "codes": Kind(
         quality.codes, quality.draw_codes,
-        "Codebook {on}: share of codes in use, and effective number of codes (perplexity). " + INTERVAL,
+        "Codebook {on}: share of codes in use, and effective number of codes (perplexity). Dotted: the "
+        "most that so many tokens can show. " + INTERVAL,
         needs="runs with a codebook", card=lambda run, metric: of_numbers(run, "code_perplexity"),
     ),
     "elastic": Kind(
@@ -76,7 +78,8 @@ FIGURES = {
     ),
     "training": Kind(
         training.training, training.draw_training,
-        "PSNR of training batches with all tokens against the time of training; each seed a line.",
+        "PSNR of training batches with all tokens against the time of training; each seed a line. These "
+        "images are learned, and cropped at random: tables and other figures measure validation images.",
         chooses=("num_tokens",), card=lambda run, metric: training.card_of(run),
     ),
 }  # fmt: skip
@@ -93,11 +96,14 @@ def draw_figure(name: str, runs: list[Run], folder: str | Path, **options: Any) 
     try:
         drawn = kind.collect(runs, **chosen, **{k: options[k] for k in kind.chooses if k in options})
         figure = kind.draw(drawn, **chosen) if drawn else None
+        reason = f"it needs {kind.needs}"
+    except quality.Same as error:
+        figure, reason = None, str(error)
     except (ConfigError, Lacking) as error:  # its images are elsewhere, or were not made
         print(f"{name} is not drawn: {error}")
         return
     if figure is None:
-        print(f"{name} is not drawn: it needs {kind.needs}")
+        print(f"{name} is not drawn: {reason}")
         for old in path.parent.glob(f"{path.name}.*"):  # of runs that are gone
             old.unlink()
         return
@@ -106,8 +112,7 @@ def draw_figure(name: str, runs: list[Run], folder: str | Path, **options: Any) 
     card = kind.card(shown[0], chosen.get("metric", "psnr"))  # all cards are alike
     text = caption(kind, drawn, shown, options)
     about = {"kind": name, "options": chosen, "cards": {card_id(card): card}}
-    show(save(figure, path, drawn, text, **about))
-    display(Markdown(f"*{text}*"))
+    show(save(figure, path, drawn, text, **about), text)
 
 
 def named(name: str, options: dict[str, Any]) -> str:
@@ -118,12 +123,14 @@ def named(name: str, options: dict[str, Any]) -> str:
 
 def caption(kind: Kind, drawn: Drawn, shown: list[Run], options: dict[str, Any]) -> str:
     counts = {d["num_tokens"] for d in drawn if "num_tokens" in d}
+    sizes = {run.evaluation["card"]["images"] for run in shown}
     words = {
         "metric": NUMBERS[options.get("metric", "psnr")].label,
         "num_tokens": images.tokens(max(counts, default=0)),
         "series": "same tokenizer" if len({d.get("run") for d in drawn}) == 1 else "a tokenizer for each",
         "on": on(shown[0].evaluation, options.get("metric", "psnr")) if "{on}" in kind.caption else "",
-        "few": f"{max((d['images'] for d in drawn if 'images' in d), default=0)} of the evaluated images",
+        "few": few(max((d["images"] for d in drawn if "images" in d), default=0), max(sizes, default=0)),
+        "random": RANDOM if all_random(drawn) else "",
     }
     text = kind.caption.format(**words)
     text += DASHED if any(d.get("series") == quality.LINEAR for d in drawn) else ""
@@ -135,6 +142,20 @@ def on(evaluation: dict[str, Any], metric: str) -> str:
     card = evaluation["card"]
     metrics = {name: facts for name, facts in card.get("metrics", {}).items() if name == asked_as(metric)}
     return f"on {card['images']:,} {images_of(evaluation | {'card': card | {'metrics': metrics}})}"
+
+
+def few(measured: int, all_images: int) -> str:
+    """Which images a figure is of, and why its numbers differ from those of a table."""
+    if measured == all_images:
+        return f"all {all_images:,} validation images"
+    why = "so not quite the PSNR of tables, which are of all"
+    return f"{measured} of the {all_images:,} validation images ({why})"
+
+
+def all_random(drawn: Drawn) -> bool:
+    """Whether no encoder began with pretrained weights."""
+    params = [Run(run).params for run in {d["run"] for d in drawn if "run" in d}]
+    return all(p.get("encoder_init", "random") == "random" and not p.get("init_from") for p in params)
 
 
 def save(figure: Figure, path: str | Path, drawn: Drawn, caption: str, **about: Any) -> Figure:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tok1d.evaluation.card import card_id, protocol, same_card
 from tok1d.figures.series import counts_of, series_of, shared_count
-from tok1d.figures.style import PAGE, STYLE, Drawn, show
+from tok1d.figures.style import HALO, PAGE, STYLE, Drawn, show
 from tok1d.runs import Lacking, Run, RunError
 from tok1d.system import replacing
 
@@ -112,7 +112,10 @@ def picture_rows(pictures: dict[str, np.ndarray]) -> Figure:
         for r, (name, images) in enumerate(pictures.items()):
             top = 1 - (r + 1) * tile / height
             middle = top + tile / height / 2
-            figure.text((label - 0.08) / width, middle, name, ha="right", va="center", linespacing=1.3)
+            figure.text(
+                (label - 0.08) / width, middle, name, ha="right", va="center", linespacing=1.3,
+                path_effects=HALO,
+            )  # fmt: skip
             for m, image in enumerate(images):
                 left = (label + m * tile) / width
                 axis = figure.add_axes((left, top, (tile - gap) / width, (tile - gap) / height))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tok1d.config.registry import NUMBERS, asked_as
-from tok1d.evaluation.card import card_id, protocol, same_card
+from tok1d.evaluation.card import card_id, code_ceiling, protocol, same_card
 from tok1d.figures.series import series_of
 from tok1d.figures.style import COLUMN, STYLE, Drawn, End, height_for, label_ends, look, token_axis
-from tok1d.runs import Run, RunError
+from tok1d.runs import Lacking, Run, RunError
 
 ASIDE = 0.12  # octaves at most between the marks of two lines at one token count
 BESIDE = {True: 0.3, False: 0.8}  # octaves that all marks take, of lines with several counts and with one
 LINEAR = "linear code, equal bits"
 LINE_TO_BEAT = {"color": "#888888", "linestyle": "--", "marker": "", "linewidth": 1.2}
 PUBLISHED = Path(__file__).parent / "published.yaml"  # what the reference paper reports
+
+
+class Same(Lacking):
+    """A figure that would be another one again."""
 
 
 def quality(runs: list[Run], metric: str = "psnr") -> Drawn:
@@ -150,8 +155,15 @@ def at_counts(drawn: Drawn, metric: str) -> list[dict[str, Any]]:
 
 
 def codes(runs: list[Run]) -> Drawn:
-    """The share of the codebook in use and the perplexity, of each run that has codes."""
-    return numbers(runs, "code_perplexity", "code_usage")
+    """The share of the codebook in use and the perplexity, of each run that has codes, and the most that
+    either can be of so many tokens.
+    """
+    drawn = numbers(runs, "code_perplexity", "code_usage", "bits")
+    cards = {run: Run(run).evaluation["card"] for run in {d["run"] for d in drawn}}
+    for d in drawn:
+        d["code_ceiling"] = code_ceiling(cards[d["run"]], d)
+        d["codebook_size"] = round(2 ** (d.pop("bits") / d["num_tokens"]))
+    return drawn
 
 
 def draw_codes(drawn: Drawn) -> Figure:
@@ -165,10 +177,21 @@ def draw_codes(drawn: Drawn) -> Figure:
         draw_lines(right, drawn, "code_perplexity", floor=0)
         right.set_ylabel("effective codes (perplexity)")
         draw_lines(left, shares, "code_usage", floor=0)
+        draw_ceilings(left, drawn, lambda d: 100 * d["code_ceiling"] / d["codebook_size"])
+        draw_ceilings(right, drawn, lambda d: d["code_ceiling"])
         left.set_ylabel("codebook in use (%)")
         for text in list(left.texts):  # the names stand once, at the right
             text.remove()
     return figure
+
+
+def draw_ceilings(axis: Axes, drawn: Drawn, value: Callable[[dict[str, Any]], float]) -> None:
+    """A dotted line through the most that can be measured at each token count, as far as it is in view."""
+    found = sorted({(d["num_tokens"], value(d)) for d in drawn if "code_ceiling" in d})
+    if found:
+        top = max(axis.get_ylim()[1], 1.05 * found[0][1])
+        axis.plot(*zip(*found, strict=True), color="#555", linestyle=":", linewidth=0.9)
+        axis.set_ylim(0, top)
 
 
 # ---- elastic beside fixed ----
@@ -177,7 +200,7 @@ def draw_codes(drawn: Drawn) -> Figure:
 def elastic(runs: list[Run], metric: str = "psnr") -> Drawn:
     """A number of elastic runs, and of fixed ones that are like them otherwise; empty if there are none.
 
-    Raises as `quality`.
+    Raises as `quality`, and `Same` if its lines are those of `quality`.
     """
     drawn, groups = [], series_of(runs, within=("elastic", "num_latent_tokens"))
     pairs = [group for group in groups if len({run.params["elastic"] for run in group.runs}) > 1]
@@ -187,7 +210,17 @@ def elastic(runs: list[Run], metric: str = "psnr") -> Drawn:
             rows = measured([run for run in members if run.params["elastic"] == elastic], metric)
             name = f"{label}, {kind}" if len(pairs) > 1 else kind
             drawn += [row | {"series": name, "kind": kind} for row in rows]
+    if drawn and lines_of(drawn) == lines_of(numbers(runs, metric)):
+        raise Same("the figure of quality has the same lines, elastic and fixed, and no others")
     return drawn + linear_line([run for _, members in pairs for run in members], metric)
+
+
+def lines_of(drawn: Drawn) -> list[list[tuple]]:
+    """What is on each line, whatever it is called."""
+    lines: dict[str, list[tuple]] = {}
+    for d in drawn:
+        lines.setdefault(d["series"], []).append((d["run"], d["num_tokens"]))
+    return sorted(sorted(points) for points in lines.values())
 
 
 def published(params: dict[str, Any]) -> dict[int, float]:

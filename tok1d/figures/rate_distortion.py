@@ -1,13 +1,15 @@
 """Tokens against JPEG, WebP, AVIF and a linear code: quality at equal bytes, of the same images, in one plot.
 
-A codec may shrink an image before it encodes it, by 1, 2, 4 or 8, and its files count whole, headers too:
-that is what storing the image takes. Tokens are counted as their bits.
+A codec may shrink an image before it encodes it, by 1, 2, 4 or 8. Its files count whole, headers too: that
+is what storing the image takes. Of small images JPEG's and AVIF's are headers mostly, so a second line leaves
+out whatever is not coded pixels, even tables that are needed to read them. Tokens are counted as their bits.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import re
 from typing import Any
 
 import matplotlib as mpl
@@ -38,6 +40,7 @@ CODECS = {
 PILLOW = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}  # what it calls them; AVIF is in recent ones only
 GREYS = {"JPEG": "#888888", "WebP": "#666666", "AVIF": "#333333"}
 DASHES = {"JPEG": ":", "WebP": "--", "AVIF": "-"}
+BARE = {"JPEG": "JPEG, no headers", "AVIF": "AVIF, no headers"}  # their lines without headers
 QUALITIES = (1, 5, 15, 30, 50, 70, 90)
 SHRINKS = (8, 4, 2, 1)
 SMALLEST = 8  # pixels; no codec is asked for a smaller image
@@ -73,9 +76,13 @@ def rate_distortion(runs: list[Run], images: ImageDataset, count: int = 24) -> D
     measured = min(card["images"], len(images))
     chosen = np.unique(np.linspace(0, measured - 1, min(count, measured)).round().astype(int)).tolist()
     originals = images.center_crops(chosen)
-    codecs = {
-        name: envelope(codec_points(originals, name)) for name in CODECS if features.check(PILLOW[name])
-    }
+    codecs = {}
+    for name in CODECS:
+        if features.check(PILLOW[name]):
+            points = codec_points(originals, name)
+            codecs[name] = envelope(points)
+            if name in BARE:
+                codecs[BARE[name]] = envelope([p | {"bytes": p["payload"]} for p in points])
     measured = {"card": card_id(card), "images": len(chosen)}
     drawn = []
     for label, members in series_of(runs):
@@ -101,6 +108,9 @@ def draw_rate_distortion(drawn: Drawn) -> Figure:
             style: dict[str, Any] = look(i)
             if label in CODECS:
                 style = {"color": GREYS[label], "linestyle": DASHES[label]}
+            elif label in BARE.values():
+                name = next(name for name, bare in BARE.items() if bare == label)
+                style = {"color": GREYS[name], "linestyle": DASHES[name], "linewidth": 0.6}
             elif label == LINEAR:
                 style = LINE_TO_BEAT
             axis.plot(x, y, **style)
@@ -154,19 +164,45 @@ def codec_points(originals: Tensor, name: str) -> list[dict[str, Any]]:
             coded = [code(picture, shrink, quality, CODECS[name]) for picture in pictures]
             restored = torch.from_numpy(np.stack([pixels for pixels, _ in coded])).permute(0, 3, 1, 2)
             points.append({
-                "shrink": shrink, "quality": quality, "bytes": float(np.mean([size for _, size in coded])),
+                "shrink": shrink, "quality": quality,
+                "bytes": float(np.mean([len(file) for _, file in coded])),
+                "payload": float(np.mean([payload(file) for _, file in coded])),
                 "psnr": psnr(to_float(restored), to_float(originals)).mean().item(),
             })  # fmt: skip
     return points
 
 
-def code(picture: Image.Image, shrink: int, quality: int, options: dict[str, Any]) -> tuple[np.ndarray, int]:
-    """A picture through a file of a codec: uint8 [H, W, 3], and the file's bytes."""
+def code(
+    picture: Image.Image, shrink: int, quality: int, options: dict[str, Any]
+) -> tuple[np.ndarray, bytes]:
+    """A picture through a file of a codec: uint8 [H, W, 3], and the file."""
     small = picture.resize((picture.width // shrink, picture.height // shrink), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     small.save(file, quality=quality, **options)
     decoded = Image.open(file).convert("RGB").resize(picture.size, Image.Resampling.BICUBIC)
-    return np.asarray(decoded), len(file.getvalue())
+    return np.asarray(decoded), file.getvalue()
+
+
+def payload(file: bytes) -> int:
+    """How many bytes of a file are coded pixels: of a JPEG what follows each start of scan, of an AVIF its
+    boxes of media data; of others all.
+    """
+    if file[:2] == b"\xff\xd8":
+        at, total = 2, 0
+        while at + 4 <= len(file) and file[at + 1] != 0xD9:  # end of image
+            scan, at = file[at + 1] == 0xDA, at + 2 + int.from_bytes(file[at + 2 : at + 4])
+            if scan:
+                end = re.compile(rb"\xff[^\x00\xd0-\xd7]").search(file, at)  # a marker, none inside of a scan
+                end_at = end.start() if end else len(file)
+                total, at = total + end_at - at, end_at
+        return total
+    if file[4:8] == b"ftyp":
+        at, total = 0, 0
+        while at + 8 <= len(file):
+            size = int.from_bytes(file[at : at + 4]) or len(file) - at
+            total, at = total + (size - 8) * (file[at + 4 : at + 8] == b"mdat"), at + size
+        return total
+    return len(file)
 
 
 def envelope(points: list[dict[str, Any]]) -> list[dict[str, Any]]:

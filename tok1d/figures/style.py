@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import io
 from typing import Any, NamedTuple
 
 import numpy as np
+from IPython.display import HTML, display
 from IPython.display import Image as Picture
-from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 # Okabe-Ito: told apart by people with any kind of color vision, and in print
 Drawn = list[dict[str, Any]]  # every number of a figure, each with its run and card
@@ -104,8 +106,17 @@ def token_axis(axis: Axes, counts: list[int]) -> None:
         axis.set_xlim(counts[0] / 2, counts[0] * 2)
 
 
-def show(figure: Figure) -> None:
-    """Display a figure in a notebook, sharp and at its own size."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200)
-    display(Picture(buffer.getvalue(), width=round(figure.get_figwidth() * 110)))
+HALO = [withStroke(linewidth=2, foreground="white")]  # around text on no background, for a dark page
+
+
+def show(figure: Figure, caption: str = "") -> None:
+    """Display a figure in a notebook, sharp and at its own size, and below it what it shows. One of images
+    alone has no background; one with axes is marked as a `plot`: a dark page may turn its colors around.
+    """
+    buffer, plot = io.BytesIO(), any(axis.axison for axis in figure.axes)
+    figure.savefig(buffer, format="png", dpi=200, transparent=not plot)
+    width = round(figure.get_figwidth() * 110)
+    alt = caption or "Images side by side"
+    display(Picture(buffer.getvalue(), width=width, alt=alt, metadata={"plot": plot}))
+    if caption:
+        display(HTML(f'<p class="caption"><em>{html.escape(caption)}</em></p>'))

@@ -116,10 +116,11 @@ def _sentence(text: str) -> str:
 _STYLE = """
 .tok1d-doctor{margin:.5em 0;font-size:14px;line-height:1.45;max-width:920px}
 .tok1d-doctor p{margin:.3em 0}
-.tok1d-doctor span{color:#808080;font-variant-numeric:tabular-nums}
-.tok1d-doctor .well b{color:#2f9e6e}.tok1d-doctor .sick b{color:#c0392b}
+.tok1d-doctor span{opacity:.8;font-variant-numeric:tabular-nums}
+.tok1d-doctor .well,.tok1d-doctor .sick{border-left:3px solid #2f9e6e;padding-left:.8em}
+.tok1d-doctor .sick{border-color:#c0392b}
 .tok1d-doctor .item{border-left:3px solid #c0392b;padding:.1em 0 .1em .8em;margin:.5em 0}
-.tok1d-doctor .over{border-color:#bbb;opacity:.75}
+.tok1d-doctor .over{border-color:#bbb;opacity:.85}
 .tok1d-doctor em{font-style:normal;font-weight:600}
 .tok1d-doctor img{display:block;max-width:100%;height:auto;margin-top:.5em}
 """
@@ -288,7 +289,8 @@ class LiveCurve:
 
         buffer = io.BytesIO()
         self.figure().savefig(buffer, format="png", dpi=144, facecolor="white")
-        image = display.Image(buffer.getvalue(), width=680, alt=f"{self.ylabel} and PSNR by {self.xlabel}")
+        alt = f"{self.ylabel} and PSNR by {self.xlabel}: {self.title}"
+        image = display.Image(buffer.getvalue(), width=680, alt=alt, metadata={"plot": True})
         if self._handle is None:
             self._handle = display.display(image, display_id=True)
         else:

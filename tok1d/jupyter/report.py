@@ -29,12 +29,14 @@ from traitlets.config import Config
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import NOTEBOOKS
+from tok1d.jupyter.report_summary import summary_of
 from tok1d.runs import RunError
 from tok1d.system import replacing
 
 TEMPLATE = Path(__file__).parent / "report_template"
 ELSEWHERE = re.compile(r"""(@import\b[^;]*|url\(\s*['"]?(https?:)?//[^)]*\))""", re.IGNORECASE)  # in CSS
 
+NARROW = 4  # columns that a phone has room for
 INTERVAL = re.compile(r"\(\S+\u00a0…\u00a0\S+\)$")  # as tables.show_table writes it
 
 
@@ -58,6 +60,7 @@ class Section(NamedTuple):
     problem: Problem | None
     parameters: list[Parameter]
     headings: list[tuple[str, str]]  # (id, text) of each second-level heading
+    slider: str  # the first in it, HTML, or ""
     body: str  # HTML
 
 
@@ -95,16 +98,28 @@ def build_report(notebooks: list[Path], out: Path, title: str = "tok1d report") 
         except ConfigError as error:
             refused.append(error)
             sections.append(
-                Section(id, path.stem, [path.name], Problem("left out", str(error), ""), [], [], "")
+                Section(id, path.stem, [path.name], Problem("left out", str(error), ""), [], [], "", "")
             )
     if len(refused) == len(paths):
         raise refused[0]
 
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True)
-    page = templates.get_template("page.html.j2").render(title=title, sections=sections, style=_style())
+    summary = summary_of([path.parent for path in paths])
+    sliders = {path.parent: each.slider for path, each in zip(paths, sections, strict=True) if each.slider}
+    of_run, slider = first_slider(sliders, summary.runs if summary else [])
+    page = templates.get_template("page.html.j2").render(
+        title=title, sections=sections, style=_style(), summary=summary, slider=slider, of_run=of_run
+    )
     with replacing(Path(out)) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
     return Path(out)
+
+
+def first_slider(sliders: dict[Path, str], best_first: list[Path]) -> tuple[str, str]:
+    """The name and the slider of the best run whose slider moves, or else of the best that has one."""
+    having = [folder for folder in best_first if folder in sliders]
+    moving = [folder for folder in having if 'type="radio"' in sliders[folder]]
+    return next(((folder.name, sliders[folder]) for folder in [*moving, *having]), ("", ""))
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
@@ -131,10 +146,15 @@ def _section(exporter: HTMLExporter, path: Path, notebook: nbformat.NotebookNode
     soup = BeautifulSoup(fragment, "html.parser")
     _embed(soup, path.parent)
     _disarm(soup)
-    _make_tables_scroll(soup)
+    _fit_tables(soup)
+    _describe_pictures(soup)
+    for text in soup("pre"):
+        text["tabindex"] = "0"  # what scrolls is reached by keys
 
     first = soup.select_one(".prose h1")
     title = first.extract().get_text() if first else path.stem
+    if (path.parent / "params.yaml").is_file():
+        title += f" · {path.parent.name}"
     headings = _anchors(soup, id)
     for error in soup.select(".output_error")[:1]:
         error["id"] = f"{id}--error"
@@ -145,7 +165,9 @@ def _section(exporter: HTMLExporter, path: Path, notebook: nbformat.NotebookNode
         details.append(datetime.fromisoformat(run["start_time"]).astimezone().strftime("%Y-%m-%d %H:%M"))
     with suppress(ValueError, TypeError, KeyError, OverflowError):
         details.append(f"took {timedelta(seconds=round(run['duration']))}")
-    return Section(id, title, details, _problem(notebook, id), _parameters(notebook), headings, str(soup))
+    slider = str(soup.select_one(".tok1d-slider") or "")
+    problem, parameters = _problem(notebook, id), _parameters(notebook)
+    return Section(id, title, details, problem, parameters, headings, slider, str(soup))
 
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:
@@ -271,14 +293,32 @@ def _embed(soup: BeautifulSoup, folder: Path) -> None:
         tag.string = ELSEWHERE.sub("none", tag.get_text())
 
 
-def _make_tables_scroll(soup: BeautifulSoup) -> None:
+def _describe_pictures(soup: BeautifulSoup) -> None:
+    """A picture that says nothing of itself is described by the caption below it, or else by its heading."""
+    for picture in soup("img"):
+        if picture.get("alt") and not picture["alt"].startswith("No description"):
+            continue
+        cell = picture.find_parent(class_="cell")
+        caption = cell and cell.find(["p", "figcaption"], class_="caption")
+        heading = picture.find_previous(["h1", "h2", "h3", "h4"])
+        words = caption or heading
+        picture["alt"] = f"Picture: {words.get_text().strip()}" if words else "Picture of this notebook"
+
+
+def _fit_tables(soup: BeautifulSoup) -> None:
     """A table gets a box in which it scrolls where a page is too narrow, and says its count of columns for
-    the size of its letters on paper. An interval is one piece, broken on paper only.
+    the size of its letters on paper. An interval is one piece, broken on paper only. A cell knows the name of
+    its column, which stands beside it on a phone.
     """
     for table in soup("table"):
         columns = max((len(row(["td", "th"])) for row in table("tr")), default=1)
-        box = {"class": "table", "tabindex": "0", "style": f"--columns: {columns}"}
-        table.wrap(soup.new_tag("div", attrs=box))
+        wide = " wide" if columns > NARROW and table.find("thead") else ""
+        box = {"class": f"table{wide}", "tabindex": "0", "role": "group", "aria-label": "Table"}
+        table.wrap(soup.new_tag("div", attrs=box | {"style": f"--columns: {columns}"}))
+        names = [cell.get_text().strip() for cell in table.select("thead tr:last-child > *")]
+        for row in table.select("tbody tr") if wide else ():
+            for cell, name in zip(row(["td", "th"]), names, strict=False):
+                cell["data-name"] = name
         for cell in table("td"):
             if cell.string and (found := INTERVAL.search(cell.string)):
                 piece = soup.new_tag(

@@ -16,26 +16,30 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from tok1d.config.registry import NUMBERS
+from tok1d.evaluation.card import code_ceiling
 from tok1d.runs import Run
 
 NAMES = {
     "num_tokens": "tokens", "bits": "bits / image", "encode_images_per_s": "encoded / s",
-    "decode_images_per_s": "decoded / s",
+    "decode_images_per_s": "decoded / s", "code_ceiling": "at most",
 }  # fmt: skip
 FORMATS = {
     "bits": "{:,.0f}", "code_usage": "{:.1%}", "encode_images_per_s": "{:,.0f}",
-    "decode_images_per_s": "{:,.0f}",
+    "decode_images_per_s": "{:,.0f}", "code_ceiling": "{:,.0f}",
 }  # fmt: skip
 
 
 ENDLESS = 100_000  # characters of a line
 
 
-def show_table(rows: Iterable[dict[str, Any]]) -> Markdown:
+def show_table(rows: Iterable[dict[str, Any]]) -> Markdown | None:
     """Rows as a table; known keys get their name, unit and precision, and what a row has not stays empty.
 
-    An interval follows its number: 21.43 (21.1 … 21.8).
+    An interval follows its number: 21.43 (21.1 … 21.8). Without rows there is nothing to show: None.
     """
+    rows = list(rows)
+    if not rows:
+        return None
     keys, cells, right = grid(rows, "{} ({}\u00a0…\u00a0{})")
     ruler = ["---:" if r else "---" for r in right]
     keys, *cells = ([markdown_text(text) for text in line] for line in [keys, *cells])
@@ -137,12 +141,52 @@ def format_cell(key: str, value: Any) -> str:
     return f"{value * NUMBERS[key].scale:,.{NUMBERS[key].digits}f}"
 
 
-def key_values(values: dict[str, Any]) -> Markdown:
-    """Names and values, one a row; what is below a name is joined to it: metrics.rfid.weights_sha256."""
+def key_values(values: dict[str, Any], fold: str = "") -> Markdown:
+    """Names and values, one a row; what is below a name is joined to it: metrics.rfid.weights_sha256. With
+    `fold`, the line to click, they are shown when they are asked for.
+    """
     rows = [
         f"| {markdown_text(name)} | {markdown_text(str(value))} |" for name, value in flat(values).items()
     ]
-    return Markdown("\n".join(["| | |", "|---|---|", *rows]))
+    table = "\n".join(["| what | value |", "|---|---|", *rows])
+    if fold:
+        table = f"<details><summary>{markdown_text(fold)}</summary>\n\n{table}\n\n</details>"
+    return Markdown(table)
+
+
+def sentence(text: str) -> Markdown:
+    return Markdown(markdown_text(text))
+
+
+def results(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows, for `show_table`, of an evaluation; behind the perplexity of codes the most that it could be."""
+    rows = []
+    for row in evaluation["results"]:
+        ceiling = row.get("code_perplexity") and {"code_ceiling": code_ceiling(evaluation["card"], row)}
+        speeds = {key: row[key] for key in row if key.endswith("_images_per_s")}
+        rows.append({k: row[k] for k in row if k not in speeds} | (ceiling or {}) | speeds)
+    return rows
+
+
+def measured(evaluation: dict[str, Any]) -> Markdown:
+    """How an evaluation was made: two of them are compared only if these facts agree."""
+    card = evaluation["card"]
+    size, images = card.get("image_size", "?"), card.get("images", 0)
+    return key_values(
+        card, f"How it was measured: {images:,} images of {size} pixels, and the rest of the card"
+    )
+
+
+def kept(run: Run) -> Markdown:
+    """What a run folder holds, folders as a whole; what is hidden is of no use to a reader."""
+    found = {}
+    for path in sorted(run.path.iterdir()):
+        if not path.name.startswith("."):
+            files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+            size = f"{sum(file.stat().st_size for file in files):,} bytes"
+            count = f" in {len(files)} file{'s' * (len(files) != 1)}" if path.is_dir() else ""
+            found[path.name + "/" * path.is_dir()] = size + count
+    return key_values(found)
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:
@@ -161,11 +205,12 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     """A loading report in short, for `key_values`."""
     counts = Counter(row["status"] for row in report["tensors"])
     keys = ("init_from", "encoder_init", "network", "source", "sha256")
-    rows = {key: report[key] for key in keys if key in report}
+    rows = {key: report[key] for key in keys if report.get(key)}
     if "changes" in report:
         rows["changes"] = "; ".join(report["changes"]) or "none"
     other = ("new", "dropped") if "init_from" in report else ("dropped", "missing", "unexpected")
-    rows |= {f"tensors {status}": counts[status] for status in ("loaded", "resampled", *other)}
+    statuses = ("loaded", "resampled", *other)
+    rows |= {f"tensors {status}": counts[status] for status in statuses if counts[status]}
     for name, value in report.get("cosine", {}).items():
         rows[f"cosine with timm's own forward pass, {name.replace('_', ' ')}"] = f"{value:.6f}"
     return rows | {
@@ -174,16 +219,22 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def explanations(report: dict[str, Any]) -> list[dict[str, str]]:
-    """Rows, for `show_table`, of what was not simply copied; alike tensors together."""
+def explanations(report: dict[str, Any]) -> Markdown:
+    """What was not simply copied, alike tensors in one row; of a random start that is a sentence."""
     groups = Counter(
         (re.sub(r"\.\d+\.", ".*.", row["name"]), row["status"], row["reason"])
         for row in report["tensors"]
         if row["reason"]
     )
     rows = [dict(tensor=n, how_many=str(count), status=s, reason=r) for (n, s, r), count in groups.items()]
-    every = "every tensor was copied as it is" if report["tensors"] else "all weights are random"
-    return rows or [dict(tensor="", how_many="", status="", reason=every)]
+    every = "Every tensor was copied as it is." if report["tensors"] else "All weights start at random."
+    return show_table(rows) or sentence(every)
+
+
+def starts(report: dict[str, Any]) -> Markdown:
+    """A loading report in short; folded if there is nothing to account for."""
+    fold = "" if report["tensors"] else "Which random start, and which others are fair beside it"
+    return key_values(summary(report), fold)
 
 
 def learning(run: Run) -> list[dict[str, Any]]:

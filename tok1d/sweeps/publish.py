@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -174,7 +173,8 @@ def results_table(published: Path = PUBLISHED) -> str:
         about = read_about(folder)
         card, seeds = about["card"], rows.groupby(["series", "num_tokens"])["run"].nunique().max()
         what = f"{card['images']:,} images at {card['image_size']} pixels"
-        spread = f"mean and standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+        spread = "both values" if seeds == 2 else "standard deviation"
+        spread = f"mean and {spread} of {seeds} seeds" if seeds > 1 else "one seed"
         means = f"; {spread}, in brackets the 95 % interval over the images of a single one; {source(about)}"
         link = f"[{markdown_text(folder.name)}]({PUBLISHED.as_posix()}/{quote(folder.name)})"
         parts += [
@@ -205,17 +205,24 @@ def markdown_table(rows: pd.DataFrame) -> list[str]:
 
 
 def cell(name: str, rows: pd.DataFrame) -> str:
-    """The mean of some seeds with their standard deviation; of a single one its interval over the images."""
-    mean, spread = rows[name].mean(), rows[name].std()
-    if math.isnan(mean):
+    """The mean over seeds: of one its interval over the images, of two both values, which a standard
+    deviation would hide, of more what it is.
+    """
+    values = rows[name].dropna()
+    if values.empty:
         return ""
-    text, interval = format_cell(name, mean), rows.get(f"{name}_interval")
-    if not math.isnan(spread):
-        return f"{text} ± {format_cell(name, spread)}"
-    if interval is None or not isinstance(interval.iloc[0], str):
-        return text
-    low, high = json.loads(interval.iloc[0])
-    return f"{text} ({format_cell(name, low)} … {format_cell(name, high)})"
+    text, seeds = format_cell(name, values.mean()), [format_cell(name, value) for value in sorted(values)]
+    if len(seeds) == 1:
+        interval = rows.get(f"{name}_interval")
+        if interval is None or not isinstance(interval.iloc[0], str):
+            return text
+        low, high = json.loads(interval.iloc[0])
+        return f"{text} ({format_cell(name, low)} … {format_cell(name, high)})"
+    if len(seeds) == 2:
+        return f"{text} ({', '.join(seeds)})"
+    spread = format_cell(name, values.std())
+    least = format_cell(name, 0)  # 0.00
+    return f"{text} ± {spread}" if spread != least else f"{text} ± < {least[:-1]}1"
 
 
 def renew(readme: Path = Path("README.md"), published: Path = PUBLISHED) -> None:
