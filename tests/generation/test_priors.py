@@ -161,7 +161,7 @@ def test_samples_are_measured_at_each_length_and_the_card_says_how(place):
     card = run.evaluation["card"]
     assert card["images"] == 6 and card["reference"]["which"] == "validation images"
     assert card["sampling"]["guidance"] == 2 and card["sampling"]["formula"].startswith("u + s (c - u)")
-    assert [row["num_tokens"] for row in found["tokenizer"]] == [1, 2, 3]
+    assert [row["num_tokens"] for row in found["tokenizer"]["results"]] == [1, 2, 3]
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence(place, tmp_path, capsys):

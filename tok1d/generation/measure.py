@@ -57,7 +57,8 @@ def measure_samples(
     run: Run, generator: Generator, tokens: Tokens, sampling: SampleConfig, config: EvalConfig
 ) -> dict[str, Any]:
     """`{"card", "results", "tokenizer", "warnings"}`: distances of sets to the validation images at each
-    length, a row for each seed of samples, and the tokenizer's own on as many images; kept in `eval.json`.
+    length, a row for each seed of samples, and the tokenizer's own evaluation on as many images; kept in
+    `eval.json`.
 
     Without distances of sets in `config.metrics`, rows have the lengths and numbers of samples alone.
     """
@@ -84,7 +85,7 @@ def measure_samples(
             "metrics": tuple(dict.fromkeys(("psnr", *config.metrics))),
         }
     )
-    found["tokenizer"] = evaluate(generator.tokenizer, reference, own, cache=run.cache)["results"]
+    found["tokenizer"] = evaluate(generator.tokenizer, reference, own, cache=run.cache)
     run.write_json("eval.json", found)
     return found
 

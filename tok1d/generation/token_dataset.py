@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import QUANTIZERS
@@ -25,6 +24,7 @@ from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.data.decode import random_crop_flip
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import state_sha256
+from tok1d.progress import counted
 from tok1d.system import replacing
 
 BATCH = 100  # images at once
@@ -113,8 +113,8 @@ def write_ids(tokenizer: Tokenizer, images: ImageDataset, file: Path, crops: int
     shape = (len(images), 2 * max(crops, 1), tokenizer.config.num_latent_tokens)
     with open(file, "wb") as out:  # numpy would add a suffix to a name
         np.lib.format.write_array_header_1_0(out, {"descr": "<i4", "fortran_order": False, "shape": shape})
-        bar = tqdm(range(0, len(images), BATCH), "encoding", unit="batch", mininterval=5)
-        for start in bar:
+        starts = range(0, len(images), BATCH)
+        for start in counted(starts, f"encoding {BATCH} images at a time", len(starts), "batches"):
             chosen = range(start, min(start + BATCH, len(images)))
             found = []
             for crop in range(max(crops, 1)):

@@ -48,9 +48,8 @@ def run_cell(folder: str, project: str, config: SweepConfig) -> None:
     try:
         with run_locked(run, 4 * config.grace) as lock, status_kept(run):
             if not (run / "done.json").exists():
-                execute(
-                    run, project, ["run", "notebooks/train.ipynb", "-f", str(run / "cell.yaml")], config, lock
-                )
+                notebook = f"notebooks/{config.notebook}.ipynb"
+                execute(run, project, ["run", notebook, "-f", str(run / "cell.yaml")], config, lock)
             for name in pending_steps(run, config):
                 execute(run, project, arguments(run, name, config), config, lock)
     except OSError as error:

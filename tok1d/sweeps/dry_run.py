@@ -11,7 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tok1d.config.fields import Config, ConfigError
-from tok1d.config.parse import TrainParams
+from tok1d.config.generation import PriorConfig
+from tok1d.config.parse import GenerateParams, TrainParams
 from tok1d.config.schema import DataConfig, EvalConfig, LossConfig, StartConfig, TokenizerConfig
 from tok1d.data.sources import find_sources
 from tok1d.sweeps.plan import Cell, Plan
@@ -41,6 +42,8 @@ def estimates(plan: Plan, slots: int, elsewhere: str = "") -> list[Estimate]:
 
     from tok1d.models.flops import PEAKS
 
+    if plan.config.notebook == "generate":
+        return []
     flops = [training_flops(cell) for cell in plan.cells]
     gpus = plan.config.gpus_per_run
     h100 = PEAKS["H100"] * PEAK_SHARE
@@ -66,9 +69,10 @@ def training_flops(cell: Cell) -> float:
     """FLOPs of a training, forwards and backwards: encoder, decoder, and the perceptual loss."""
     from tok1d.models.flops import forward_flops, vgg_flops
 
-    image = 3 * forward_flops(cell.tokenizer)  # backwards costs twice as much
-    if cell.train.perceptual_weight:
-        image += 3 * vgg_flops(cell.tokenizer.image_size)  # of image and reconstruction, and backwards of one
+    config = cell.of_tokenizer
+    image = 3 * forward_flops(config.tokenizer)  # backwards costs twice as much
+    if config.train.perceptual_weight:
+        image += 3 * vgg_flops(config.tokenizer.image_size)  # of image and reconstruction, backwards of one
     return image * cell.train.batch_size * cell.train.steps
 
 
@@ -79,7 +83,7 @@ def probe(cell: Cell) -> float:
     from tok1d.models.flops import forward_flops
     from tok1d.models.tokenizer import Tokenizer
 
-    config = cell.tokenizer
+    config = cell.of_tokenizer.tokenizer
     batch = min(cell.train.batch_size, max(1, int(PROBE / forward_flops(config))))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = Tokenizer(config).to(device)
@@ -112,17 +116,28 @@ def needs(cell: Cell, plan: Plan) -> Iterator[tuple]:
     """Functions that raise `ConfigError` if something is not there, each with its arguments: the same ones
     for runs that need the same.
     """
-    init = cell.tokenizer.encoder_init, cell.tokenizer.encoder_size
-    size, cache = cell.tokenizer.image_size, cell.run.path.parent.parent / ".cache"
+    if isinstance(cell.configs, GenerateParams):
+        yield open_tokenizer, cell.configs.prior
+        for metric in cell.configs.evaluation.metrics:
+            yield checkpoints_of_metrics, cell.configs.evaluation.model_copy(update={"metrics": (metric,)})
+        return
+    init = cell.of_tokenizer.tokenizer.encoder_init, cell.of_tokenizer.tokenizer.encoder_size
+    size, cache = cell.of_tokenizer.tokenizer.image_size, cell.run.path.parent.parent / ".cache"
     yield find_sources, cell.data, size, cache
-    yield start_checkpoint, *init, part(cell.train, StartConfig)
-    yield checkpoints_of_losses, part(cell.train, LossConfig)
+    yield start_checkpoint, *init, part(cell.of_tokenizer.train, StartConfig)
+    yield checkpoints_of_losses, part(cell.of_tokenizer.train, LossConfig)
     if "evaluate" in plan.config.after_run:
         config, data = plan.config.measuring
         for metric in config.metrics:
             yield checkpoints_of_metrics, config.model_copy(update={"metrics": (metric,)})
         for each in filter(None, (data, config.reference_data)):
             yield find_sources, DataConfig(data=each, val_data=each), size, cache
+
+
+def open_tokenizer(config: PriorConfig) -> None:
+    from tok1d.generation import train
+
+    train.open_tokenizer(config)
 
 
 def start_checkpoint(init: str, size: str, start: StartConfig) -> None:

@@ -21,11 +21,20 @@ import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tok1d.config.fields import Config, ConfigError, Float, FolderName, Int, Ints, Text
-from tok1d.config.parse import check_counts, own_parameters, parse, parse_train, read_params, read_yaml
-from tok1d.config.schema import DataConfig, EvalConfig, RunConfig, TokenizerConfig, TrainConfig
+from tok1d.config.parse import (
+    GenerateParams,
+    TrainParams,
+    check_counts,
+    own_parameters,
+    parse,
+    parse_notebook,
+    read_params,
+    read_yaml,
+)
+from tok1d.config.schema import DataConfig, EvalConfig, LoopConfig, RunConfig
 from tok1d.runs import Run
 
 PLACES = {  # parameters that say where a run goes, and what to type instead
@@ -33,13 +42,15 @@ PLACES = {  # parameters that say where a run goes, and what to type instead
     "sweep": "write sweep: NAME into its file",
     "run": "its runs have names of their own",
 }
-TRAIN = Path("notebooks/train.ipynb")
 
 
 class SweepConfig(Config):
     """A sweep file; see `tok1d.sweeps.plan`."""
 
     sweep: FolderName = Field("sweep", description="its folder below outputs")
+    notebook: Literal["train", "generate"] = Field(
+        "train", description="what each run is: a tokenizer, or a prior with its samples"
+    )
     outputs: Text = Field("outputs", description="folder that holds every result")
     base: Text = Field("", description="parameter file that all runs start from")
     params: dict[str, Any] = Field({}, description="parameters of all runs")
@@ -58,6 +69,14 @@ class SweepConfig(Config):
     grace: Float = Field(60, gt=0, description="seconds after that for its checkpoint, before it is killed")
     retries: Int = Field(2, ge=0, description="times that a run is started again after it was killed")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_priors(cls, values: Any) -> Any:
+        """What follows the runs of priors, unless told: they are measured where they are made."""
+        if isinstance(values, dict) and values.get("notebook") == "generate":
+            return {"after_run": [], "after_sweep": ["report"]} | values
+        return values
+
     @property
     def measuring(self) -> tuple[EvalConfig, str]:
         """What `evaluate` is asked for, and its data. Raises `ConfigError`."""
@@ -67,10 +86,22 @@ class SweepConfig(Config):
 
 class Cell(NamedTuple):
     name: str
-    params: dict[str, Any]  # of the train notebook, `run` and `sweep` included
-    data: DataConfig
-    tokenizer: TokenizerConfig
-    train: TrainConfig
+    params: dict[str, Any]  # of its notebook, `run` and `sweep` included
+    configs: TrainParams | GenerateParams
+
+    @property
+    def data(self) -> DataConfig:
+        return self.configs.data
+
+    @property
+    def train(self) -> LoopConfig:
+        return self.configs.train
+
+    @property
+    def of_tokenizer(self) -> TrainParams:
+        """The configs of a cell that trains a tokenizer."""
+        assert isinstance(self.configs, TrainParams)
+        return self.configs
 
     @property
     def run(self) -> Run:
@@ -116,6 +147,10 @@ def read_plan(file: str | Path, params: dict[str, Any] | None = None, **changes:
 
 
 def check_evaluation(config: SweepConfig, file: Path) -> None:
+    if config.notebook == "generate" and (config.after_run or {*config.after_sweep} - {"report"}):
+        raise ConfigError(
+            f"{file}: runs of notebook: generate measure themselves: leave out after_run: and after_sweep:"
+        )
     if config.evaluation and "evaluate" not in config.after_run:
         raise ConfigError(f"{file}: evaluation: is not used: write after_run: [evaluate, reconstruct] too")
     try:
@@ -142,7 +177,7 @@ def marks(plan: Plan) -> dict[str, Any]:
 
 
 def plan_cells(config: SweepConfig, asked: dict[str, Any]) -> list[Cell]:
-    own, measuring = own_parameters(TRAIN), config.measuring[0]
+    own, measuring = own_parameters(Path("notebooks", f"{config.notebook}.ipynb")), config.measuring[0]
     shared = (read_params(config.base) if config.base else {}) | config.params
     seeds = [{"seed": seed} for seed in config.seeds] or [{}]
     points = [
@@ -164,12 +199,14 @@ def plan_cells(config: SweepConfig, asked: dict[str, Any]) -> list[Cell]:
                 f"two runs of the sweep are called {name}: give each of cells: its own run: NAME"
             )
         try:
-            configs = parse_train(params)
+            configs = parse_notebook(config.notebook, params)
+            assert isinstance(configs, TrainParams | GenerateParams)
             parse({"run": name}, RunConfig)
-            check_counts([configs.tokenizer, measuring])
+            if isinstance(configs, TrainParams):
+                check_counts([configs.tokenizer, measuring])
         except ConfigError as error:
             raise ConfigError(f"run {name} of the sweep: {error}") from None
-        cells[name] = Cell(name, params, configs.data, configs.tokenizer, configs.train)
+        cells[name] = Cell(name, params, configs)
     return list(cells.values())
 
 

@@ -27,7 +27,7 @@ from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import parse_train
+from tok1d.config.parse import parse_notebook
 from tok1d.runs import RunError
 from tok1d.sweeps.after import after_sweep, pending_steps
 from tok1d.sweeps.cell import CellFailed, run_cell
@@ -57,7 +57,7 @@ def run_sweep(plan: Plan, site: Path = SITE) -> int:
             raise ConfigError(wrong[0])
         for cell in plan.cells:
             if cell.run.begun:
-                cell.run.check_params(*parse_train(cell.params))
+                cell.run.check_params(*parse_notebook(plan.config.notebook, cell.params))
         for cell in todo:
             prepare(cell)
         write_plan(plan)
