@@ -16,10 +16,11 @@ __version__ = "0.1.0"
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _PUBLIC = {
-    "Run": "tok1d.runs", "Tokenizer": "tok1d.models.tokenizer", "evaluate": "tok1d.evaluation.evaluate",
+    "Generator": "tok1d.generation.generator", "Run": "tok1d.runs",
+    "SampleConfig": "tok1d.config.generation", "Tokenizer": "tok1d.models.tokenizer", "evaluate": "tok1d.evaluation.evaluate",
     "train": "tok1d.training.train",
 }  # fmt: skip
-__all__ = ["Run", "Tokenizer", "evaluate", "train"]
+__all__ = ["Generator", "Run", "SampleConfig", "Tokenizer", "evaluate", "train"]
 
 
 def __getattr__(name: str) -> Any:

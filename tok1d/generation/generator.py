@@ -50,8 +50,9 @@ class Generator:
         self.prior, self.tokenizer = prior, tokenizer
 
     @classmethod
-    def of_run(cls, run: Run) -> Generator:
+    def of_run(cls, run: Run | str | Path) -> Generator:
         """A trained prior, with its tokenizer from where it was. Raises `ConfigError`, `RunError`."""
+        run = run if isinstance(run, Run) else Run(run)
         if not run.has_model or run.kind != "prior":
             raise RunError(
                 f"{run.path} is no trained prior: train one with 'tok1d run notebooks/generate.ipynb'"
