@@ -17,8 +17,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _PUBLIC = {
     "Generator": "tok1d.generation.generator", "Run": "tok1d.runs",
-    "SampleConfig": "tok1d.config.generation", "Tokenizer": "tok1d.models.tokenizer", "evaluate": "tok1d.evaluation.evaluate",
-    "train": "tok1d.training.train",
+    "SampleConfig": "tok1d.config.generation", "Tokenizer": "tok1d.models.tokenizer",
+    "evaluate": "tok1d.evaluation.evaluate", "train": "tok1d.training.train",
 }  # fmt: skip
 __all__ = ["Generator", "Run", "SampleConfig", "Tokenizer", "evaluate", "train"]
 

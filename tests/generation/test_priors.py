@@ -154,14 +154,17 @@ def test_a_saved_prior_is_the_trained_one(place, kind):
     assert torch.equal(Generator.of_run(run).ids(asked, params.sample), generator.ids(asked, params.sample))
 
 
-def test_samples_are_measured_at_each_length_and_the_card_says_how(place):
-    run, generator, tokens, params = train(place)
+@pytest.mark.parametrize("elastic", [True, False], ids=["elastic", "fixed"])
+def test_samples_are_measured_at_each_length_and_the_card_says_how(place, tmp_path, elastic):
+    linear_tokenizer(tmp_path / "tokenizer", elastic=elastic)
+    lengths = [1, 2, 3] if elastic else [4]
+    run, generator, tokens, params = train(place, prior_tokens=lengths[-1])
     found = measure_samples(run, generator, tokens, params.sample, EvalConfig(resamples=0))
-    assert [row["num_tokens"] for row in found["results"]] == [1, 2, 3]
+    assert [row["num_tokens"] for row in found["results"]] == lengths
     card = run.evaluation["card"]
     assert card["images"] == 6 and card["reference"]["which"] == "validation images"
     assert card["sampling"]["guidance"] == 2 and card["sampling"]["formula"].startswith("u + s (c - u)")
-    assert [row["num_tokens"] for row in found["tokenizer"]["results"]] == [1, 2, 3]
+    assert [row["num_tokens"] for row in found["tokenizer"]["results"]] == lengths
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence(place, tmp_path, capsys):

@@ -268,6 +268,11 @@ def linear_code(run: Run, tokenizer: TokenizerConfig, counts: tuple[int, ...] = 
 
 def load_tokenizer(run: Run) -> Tokenizer:
     """A finished run's model, on the GPU if there is one. Raises `RunError`."""
+    if run.kind == "prior":
+        raise RunError(
+            f"{run.path} is a prior, not a tokenizer: its images are made, and measured, by "
+            f"'tok1d run notebooks/generate.ipynb'; type the run of a tokenizer"
+        )
     if not (run.finished / "model" / "model.safetensors").exists():
         raise RunError(
             f"{run.path} has lost its weights, model/model.safetensors: "

@@ -47,6 +47,16 @@ def nearest(made: Tensor, real: Tensor) -> Figure:
     return picture_rows({"generated": channels_last(made), "nearest\ntraining\nimage": channels_last(real)})
 
 
+def completions(original: Tensor, known: Tensor | None, made: Tensor, count: int) -> Figure:
+    """A real image [1, 3, S, S], what its first `count` tokens are as a picture (None: none, a fixed
+    tokenizer's), and pictures [B, 3, S, S] that begin with them.
+    """
+    rows = {"original": channels_last(original)}
+    if known is not None:
+        rows[f"its first\n{count} tokens"] = channels_last(known)
+    return picture_rows(rows | {f"{count} tokens\nkept": channels_last(made)})
+
+
 def against_length(
     results: Sequence[Mapping[str, Any]], tokenizer: Sequence[Mapping[str, Any]]
 ) -> Figure | None:
