@@ -34,17 +34,19 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@touch $@
 
 demo: env
-	@echo "== 1/5 training: linear tokens and a refining decoder, elastic from 1 to 64 tokens; then 16 tokens"
+	@echo "== 1/6 training: linear tokens and a refining decoder, elastic from 1 to 64 tokens; then 16 tokens"
 	@tok1d run notebooks/train.ipynb $(DEMO) -p run=elastic-64
 	@tok1d run notebooks/train.ipynb $(DEMO) -p run=fixed-16 -p elastic=false -p num_latent_tokens=16
-	@echo "== 2/5 reconstructing"
+	@echo "== 2/6 reconstructing"
 	@tok1d run notebooks/reconstruct.ipynb -p sweep=demo -p run=elastic-64
 	@tok1d run notebooks/reconstruct.ipynb -p sweep=demo -p run=fixed-16
-	@echo "== 3/5 quality against token count"
+	@echo "== 3/6 quality against token count"
 	@tok1d run notebooks/ablation.ipynb -p sweep=demo
-	@echo "== 4/5 figures"
+	@echo "== 4/6 figures"
 	@tok1d run notebooks/figures.ipynb -p sweep=demo
-	@echo "== 5/5 report"
+	@echo "== 5/6 generating: a prior over the first 16 tokens, asked by time of day and weather"
+	@tok1d run notebooks/generate.ipynb -f params/generate/demo.yaml
+	@echo "== 6/6 report"
 	@tok1d report outputs/demo
 	@echo "figures: outputs/demo/figures/    runs: outputs/demo/elastic-64/ outputs/demo/fixed-16/"
 	@echo "open outputs/demo/report.html"

@@ -21,6 +21,7 @@ class TokenSlider:
     reconstructions: {number of tokens: the same}, shown in ascending order.
     captions: {number of tokens: text} such as "32 tokens · 512 bits · PSNR 22.1 dB"; default "32 tokens".
     others: {name: {number of tokens: the same}}, a further row each, such as another tokenizer's.
+    names: what the first two rows are called.
     start: the token count shown first; default the middle one.
     quality: WebP quality of the frames, 1 … 100.
 
@@ -37,6 +38,7 @@ class TokenSlider:
         captions: dict[int, str] | None = None,
         *,
         others: dict[str, dict] | None = None,
+        names: tuple[str, str] = ("original", "reconstruction"),
         start: int | None = None,
         quality: int = 90,
     ):
@@ -44,7 +46,7 @@ class TokenSlider:
         if not reconstructions:
             raise ValueError("reconstructions is empty: give {num_tokens: uint8 images [M, H, W, 3]}.")
         counts = sorted(reconstructions)
-        below = [("reconstruction", "reconstructions", reconstructions)]
+        below = [(names[1], "reconstructions", reconstructions)]
         below += [(name, f"others[{name!r}]", images) for name, images in (others or {}).items()]
         rows: dict[int, list[np.ndarray]] = {n: [top] for n in counts}
         for _, argument, images in below:
@@ -62,7 +64,7 @@ class TokenSlider:
             raise ValueError(f"start={start} is not one of the token counts {counts}.")
 
         self.counts, self.start, self.num_images = counts, counts.index(start), len(top)
-        self.rows = ["original", *(name for name, _, _ in below)]
+        self.rows = [names[0], *(name for name, _, _ in below)]
         self.captions = [(captions or {}).get(n, _tokens(n)) for n in counts]
         self.frames = [[_webp(strip, quality) for strip in strips(rows[n])] for n in counts]
 
@@ -96,7 +98,7 @@ class TokenSlider:
         caption, rows = html.escape(caption), html.escape(", ".join(self.rows[1:]))
         name = caption if caption.startswith(_tokens(count)) else f"{_tokens(count)}: {caption}"
         images = "".join(
-            f'<img alt="Image {m}: original, below it {rows}, {_tokens(count)}" '
+            f'<img alt="Image {m}: {html.escape(self.rows[0])}, below it {rows}, {_tokens(count)}" '
             f'src="data:image/webp;base64,{base64.b64encode(picture).decode()}">'
             for m, picture in enumerate(pictures, 1)
         )
