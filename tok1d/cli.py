@@ -138,12 +138,12 @@ def train(files: Files, pairs: Pairs) -> int:
     return train_command(given_params(files, pairs), ["train", *again])
 
 
-@app.command("train-prior")
-def train_prior(files: Files, pairs: Pairs) -> int:
-    """Train a prior as notebooks/generate.ipynb does, as a plain program.
+@app.command()
+def prior(files: Files, pairs: Pairs) -> int:
+    """Train a prior over tokens, as notebooks/generate.ipynb does.
 
-    Also under torchrun, accelerate and srun. 'tok1d run notebooks/generate.ipynb' with the same parameters
-    then generates images from it, and finishes the run.
+    As a plain program, also under torchrun, accelerate and srun. 'tok1d run notebooks/generate.ipynb' with
+    the same parameters then generates images from it, and finishes the run.
     """
     from tok1d.generation.train import train_prior_command
 

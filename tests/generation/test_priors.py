@@ -119,7 +119,7 @@ def weights_of(run):
 
 
 def test_a_killed_prior_ends_with_the_same_bits(place, tmp_path):
-    command = [sys.executable, "-m", "tok1d.cli", "train-prior"]
+    command = [sys.executable, "-m", "tok1d.cli", "prior"]
     given = place | {"run": "killed", "steps": 100}
     command += [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -197,5 +197,5 @@ def test_what_does_not_fit_is_refused_in_one_sentence(place, tmp_path, capsys):
     broken.write_text(json.dumps({"kind": "autoregressive"}))
     with pytest.raises(ConfigError, match="holds no prior"):
         Prior.from_pretrained(run / "model")
-    assert main(["train-prior", "-p", "prior_from=x"]) == 1
+    assert main(["prior", "-p", "prior_from=x"]) == 1
     assert "prior_from is trained already" in capsys.readouterr().err

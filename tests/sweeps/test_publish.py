@@ -65,13 +65,13 @@ def test_a_sweep_is_published_with_its_numbers_and_without_its_place(sweep, tmp_
     renew(readme, tmp_path / "published")
     text = readme.read_text()
     assert text.startswith(
-        f"before\n{BEGIN}\n**Toy roads**, 12 images at 32 pixels; mean and standard deviation of 2 "
+        f"before\n{BEGIN}\n**Toy roads**, 12 images at 32 pixels; mean and both values of 2 "
     )
     assert text.endswith(f"{END}\nafter\n") and "old" not in text
     runs = {run.name: run.evaluation["results"][0] for run in find_runs(sweep, ("c0", "c1"))}
     mean = (runs["c0"]["psnr"] + runs["c1"]["psnr"]) / 2
-    spread = abs(runs["c0"]["psnr"] - runs["c1"]["psnr"]) / 2**0.5
-    assert f"| random, like CLIP | 4 | {mean:.2f} ± {spread:.2f} | " in text
+    low, high = sorted(run["psnr"] for run in runs.values())
+    assert f"| random, like CLIP | 4 | {mean:.2f} ({low:.2f}, {high:.2f}) | " in text
 
 
 def test_of_one_seed_the_interval_is_printed_and_whose_images_they_are(sweep, tmp_path, photos):

@@ -149,7 +149,7 @@ def test_a_complaint_in_plain_words_with_what_to_type(name, columns, params, sin
     )
     typed = dict(re.findall(r"(\w+)=([\w.+-]+)", diagnosis.advice))
     assert typed, "nothing to type"
-    parse_train(typed)  # every parameter and value is one
+    parse_train(LONG | params | typed)  # every parameter and value is one
     assert all(str(params.get(key)) != value for key, value in typed.items())  # and another than before
 
 
@@ -293,7 +293,7 @@ def test_a_tokenizer_below_the_linear_code_is_told_so(tmp_path, ahead, complains
     write(run, records())
     rows = [{"num_tokens": k, "psnr": 20.0 + k} for k in (1, 64)]
     line = [row | {"psnr": row["psnr"] + ahead} for row in rows]
-    run.write_json("eval.json", {"results": rows, "linear_code": line})
+    run.write_json("eval.json", {"card": {}, "results": rows, "linear_code": line})
     now, _, _ = checkup(run)
     assert [d.name for d in now] == ["below-linear-code"] * complains
     if complains:

@@ -1,4 +1,4 @@
-"""Training a prior: `notebooks/generate.ipynb`, and `tok1d train-prior` in each of several processes."""
+"""Training a prior: `notebooks/generate.ipynb`, and `tok1d prior` in each of several processes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def train_prior(
     if run.has_model:
         check_same_ids(run, tokenizer)
     task = PriorTask(shape_of(params.prior, tokenizer, tokens), params.train, params.prior.condition_drop)
-    prior = fit_anywhere(run, task, tokens, "train-prior", on_log)
+    prior = fit_anywhere(run, task, tokens, "prior", on_log)
     return Generator(prior.to(tokenizer.device).eval(), tokenizer)
 
 

@@ -217,7 +217,7 @@ def cell(name: str, rows: pd.DataFrame) -> str:
         if interval is None or not isinstance(interval.iloc[0], str):
             return text
         low, high = json.loads(interval.iloc[0])
-        return f"{text} ({format_cell(name, low)} … {format_cell(name, high)})"
+        return f"{text} ({format_cell(name, low)}\u00a0…\u00a0{format_cell(name, high)})"
     if len(seeds) == 2:
         return f"{text} ({', '.join(seeds)})"
     spread = format_cell(name, values.std())
