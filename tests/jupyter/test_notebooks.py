@@ -134,10 +134,10 @@ def test_lr_as_yaml_reads_it(tmp_path):
 def test_a_notebook_over_its_limit_is_stopped_and_continues(tmp_path):
     long = TINY | dict(steps=100_000, checkpoint_every=100_000)
     started = time.monotonic()
-    arguments = [*command("train", tmp_path, **long), "--limit", "15"]
+    arguments = [*command("train", tmp_path, **long), "--limit", "30"]
     result = subprocess.run(arguments, cwd=REPO, env=ENV, capture_output=True, text=True)
-    assert result.returncode == 1 and "over its limit of 15" in result.stderr
-    assert time.monotonic() - started < 60
+    assert result.returncode == 1 and "over its limit of 30" in result.stderr
+    assert time.monotonic() - started < 90
     run = Run(tmp_path / "runs" / "quickstart")
     assert (run / "last.ckpt").exists() and (run / "train.failed.ipynb").exists() and not run.done
 
