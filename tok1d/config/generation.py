@@ -60,7 +60,7 @@ class PriorConfig(Config):
 class PriorLoopConfig(LoopConfig):
     """The training loop of a prior: `LoopConfig` with the field's defaults for language models."""
 
-    steps: Int = Field(1200, ge=1, description="optimizer steps")
+    steps: Int = Field(500, ge=1, description="optimizer steps")
     batch_size: Int = Field(
         48, ge=1, description="sequences a step, over all processes and accumulated parts"
     )
