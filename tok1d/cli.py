@@ -124,6 +124,11 @@ def run(
     execute(notebook, given_params(files, pairs), limit, grace)
 
 
+def typed(files: list[str], pairs: list[str]) -> list[str]:
+    """These parameters as arguments, for more processes."""
+    return [w for file in files for w in ("-f", file)] + [w for pair in pairs for w in ("-p", pair)]
+
+
 @app.command()
 def train(files: Files, pairs: Pairs) -> int:
     """Train as notebooks/train.ipynb does, as a plain program.
@@ -133,9 +138,7 @@ def train(files: Files, pairs: Pairs) -> int:
     """
     from tok1d.training.launch import train_command
 
-    again = [word for file in files for word in ("-f", file)]
-    again += [word for pair in pairs for word in ("-p", pair)]
-    return train_command(given_params(files, pairs), ["train", *again])
+    return train_command(given_params(files, pairs), ["train", *typed(files, pairs)])
 
 
 @app.command()
@@ -147,7 +150,7 @@ def prior(files: Files, pairs: Pairs) -> int:
     """
     from tok1d.generation.train import train_prior_command
 
-    return train_prior_command(given_params(files, pairs))
+    return train_prior_command(given_params(files, pairs), ["prior", *typed(files, pairs)])
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,15 +10,14 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.generation import PriorConfig
 from tok1d.config.parse import GenerateParams, own_parameters, parse_notebook
 from tok1d.data.dataset import ImageDataset, load_data
-from tok1d.distributed import FailedOnOtherRank, Stopped, is_main, main_process_first, process_group
+from tok1d.distributed import main_process_first
 from tok1d.generation.generator import Generator, load_tokenizer, prior_tokens, shape_of
 from tok1d.generation.prior import Prior
 from tok1d.generation.task import PriorTask
 from tok1d.generation.token_dataset import TokenDataset, ids_sha256, token_dataset
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, RunError
-from tok1d.system import end_with_stdin
-from tok1d.training.launch import STOPPED, fit_anywhere
+from tok1d.training.launch import fit_anywhere, run_training
 from tok1d.training.train import fit
 
 NOTEBOOK = Path("notebooks/generate.ipynb")
@@ -83,26 +81,21 @@ def check_same_ids(run: Run, tokenizer: Tokenizer) -> None:
         )
 
 
-def train_prior_command(params: dict[str, Any]) -> int:
-    """Train as the notebook does, in this process and those it was launched with; returns an exit status."""
+def train_prior_command(params: dict[str, Any], again: list[str]) -> int:
+    """Train as the notebook does; returns an exit status. `again`: see `train_command`."""
     own = own_parameters(NOTEBOOK) if NOTEBOOK.exists() else {}
     found = parse_notebook("generate", own | params)
     assert isinstance(found, GenerateParams)
     if found.prior.prior_from:
         raise ConfigError("prior_from is trained already: type prior_from= to train another one")
-    end_with_stdin()
-    try:
-        with process_group():
-            with main_process_first():
-                tokenizer = load_tokenizer(found.prior.tokenizer).cpu()
-                tokens = tokens_of(tokenizer, found).train
-                run = Run.open(*found)
-            shape = shape_of(found.prior, tokenizer, tokens)
-            fit(run, PriorTask(shape, found.train, found.prior.condition_drop), tokens)
-    except Stopped as stopped:
-        if is_main():
-            print(f"tok1d: {stopped}", file=sys.stderr)
-        return STOPPED
-    except FailedOnOtherRank:
-        return 1
-    return 0
+    return run_training(found.train, again, lambda: train_here(found))
+
+
+def train_here(params: GenerateParams) -> None:
+    """Train in this process, or with the others that it has process_group."""
+    with main_process_first():
+        tokenizer = load_tokenizer(params.prior.tokenizer).cpu()
+        tokens = tokens_of(tokenizer, params).train
+        run = Run.open(*params)
+    shape = shape_of(params.prior, tokenizer, tokens)
+    fit(run, PriorTask(shape, params.train, params.prior.condition_drop), tokens)

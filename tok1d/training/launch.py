@@ -235,16 +235,23 @@ def train_command(params: dict[str, Any], again: list[str]) -> int:
 
     `again` are the arguments of `tok1d` that lead here, for more processes. Raises `ConfigError`, `RunError`.
     """
-    os.environ.update(slurm_variables(os.environ))
     own = own_parameters(NOTEBOOK) if NOTEBOOK.exists() else {}
     configs = parse_train(own | params)
-    if must_spawn(configs.train):
+    return run_training(configs.train, again, lambda: train_here(configs))
+
+
+def run_training(config: LoopConfig, again: list[str], training: Callable[[], None]) -> int:
+    """Carry out `training` in this process, together with those it was launched with, or `tok1d` with the
+    arguments `again` in as many processes as `config` says; returns an exit status.
+    """
+    os.environ.update(slurm_variables(os.environ))
+    if must_spawn(config):
         with stop_signals() as stop:
-            return run_processes(again, configs.train.num_processes, stop)
+            return run_processes(again, config.num_processes, stop)
     end_with_stdin()
     try:
         with process_group():
-            train_here(configs)
+            training()
     except Stopped as stopped:
         if is_main():
             print(f"tok1d: {stopped}", file=sys.stderr)
