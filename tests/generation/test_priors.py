@@ -18,6 +18,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.parse import configs_of, parse
 from tok1d.config.schema import DataConfig, EvalConfig, TokenizerConfig
 from tok1d.data.dataset import load_data
+from tok1d.evaluation.card import same_card
 from tok1d.generation.generator import Generator, load_tokenizer
 from tok1d.generation.measure import likelihoods, measure_samples
 from tok1d.generation.prior import Prior
@@ -165,6 +166,24 @@ def test_samples_are_measured_at_each_length_and_the_card_says_how(place, tmp_pa
     assert card["images"] == 6 and card["reference"]["which"] == "validation images"
     assert card["sampling"]["guidance"] == 2 and card["sampling"]["formula"].startswith("u + s (c - u)")
     assert [row["num_tokens"] for row in found["tokenizer"]["results"]] == lengths
+
+
+def test_distances_to_real_images_and_no_comparison_of_other_numbers_of_samples(place, real_weights):
+    """gFID and KID of FID's Inception, for real; nothing unfinished is left in the cache."""
+    run, generator, tokens, params = train(place)
+    metrics = dict(
+        metrics=("rfid", "kid"), resamples=0, inception_checkpoint=str(real_weights / "inception_fid.pth")
+    )
+    found = measure_samples(run, generator, tokens, params.sample, EvalConfig(**metrics))
+    assert all(row["gfid"] > 0 and "kid" in row for row in found["results"])
+    assert all(row["rfid"] > 0 for row in found["tokenizer"]["results"])
+    assert found["card"]["metrics"]["rfid"]["reference"]["images"] == len(tokens.val_images)
+    assert not [path for path in run.cache.rglob("*") if path.name.endswith(".tmp")]
+    other, _, _, _ = train(place, run="other")
+    fewer = params.sample.model_copy(update={"samples": 3})
+    measure_samples(other, generator, tokens, fewer, EvalConfig(**metrics))
+    with pytest.raises(RunError, match="was evaluated with images="):
+        same_card([run, other])
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence(place, tmp_path, capsys):

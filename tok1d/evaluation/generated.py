@@ -16,12 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tok1d.config.registry import METRICS
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.environment import made_with
-from tok1d.evaluation.features import FeatureStore
-from tok1d.evaluation.set_metrics import SetMetrics, originals_of, set_distances
+from tok1d.evaluation.set_metrics import SetMetrics, originals_of
 from tok1d.evaluation.workers import UINT8
 from tok1d.system import scratch
 
@@ -45,42 +43,41 @@ def evaluate_generated(
     `reference` are real images, the ones that `which` says: "validation" or "training". `facts` of how they
     were made go onto the card. Raises `ConfigError` if the weights of a network cannot be had.
     """
+    count = min(config.eval_images or len(reference), len(reference))
     with scratch() as folder:
         sets = SetMetrics(config, reference, None, folder, cache, [torch.device(device)])
-        made: dict[int, dict[str, FeatureStore]] = {}
-        samples = 0
-        for batch in batches:
-            samples += len(next(iter(batch.values())))
-            for count, images in batch.items():
-                stores = made.setdefault(count, {})
+        sets.paired = False
+        samples, lengths = 0, set[int]()
+        with sets:
+            for name, extractor in sets.on(0).items():
+                network = sets.networks[name]
+                if network.writing:
+                    for real in reference.batches(config.eval_batch_size, count):
+                        network.originals.append(extractor(real.to(device)))
+            for batch in batches:
+                samples += len(next(iter(batch.values())))
+                lengths |= batch.keys()
                 for name, extractor in sets.on(0).items():
-                    if name not in stores:
-                        stores[name] = sets.networks[name].store(folder, {"generated with": count})
-                        stores[name].__enter__()
-                    stores[name].append(extractor(images.to(device)))
-        real = {name: sets.features_of(reference, name, cache or folder) for name in sets.networks}
-        results = []
-        for count, stores in sorted(made.items()):
-            row: dict[str, Any] = {"num_tokens": count, "samples": samples}
-            for store in stores.values():
-                store.__exit__(None, None, None)
-            for metric in sets.asked:
-                name = METRICS[metric].network
-                found = set_distances(
-                    metric, real[name], stores[name].features, config.resamples, paired=False
-                )
-                for number, distance in found.items():
-                    number = GENERATED.get(number, number)
-                    row[number] = distance.value
-                    if distance.interval:
-                        row[f"{number}_interval"] = list(distance.interval)
-            results.append(row)
-    against = {"which": which, **originals_of(reference, len(reference))}
+                    features = {k: extractor(images.to(device)) for k, images in batch.items()}
+                    sets.networks[name].add_made(features)
+        results = [{"num_tokens": k, "samples": samples} | numbers_at(sets, k) for k in sorted(lengths)]
+    against = {"which": which, **originals_of(reference, count)}
     card: dict[str, Any] = {"images": samples, "image_size": reference.size, "reconstruction": UINT8.rule}
     card |= {"reference": against} | (facts or {})
     card["metrics"] = {name: own | {"reference": against} for name, own in sets.cards.items()}
     card["made_with"] = made_with(torch.device(device))
     return {"card": card, "results": results, "warnings": sets.warnings}
+
+
+def numbers_at(sets: SetMetrics, count: int) -> dict[str, Any]:
+    """The asked distances of one length, with their intervals."""
+    found: dict[str, Any] = {}
+    for name, distance in sets.numbers(count).items():
+        name = GENERATED.get(name, name)
+        found[name] = distance.value
+        if distance.interval:
+            found[f"{name}_interval"] = list(distance.interval)
+    return found
 
 
 def nearest_images(made: Tensor, images: ImageDataset, features: Any = None) -> tuple[list[int], np.ndarray]:

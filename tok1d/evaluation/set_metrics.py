@@ -9,7 +9,7 @@ number.value, number.interval, number.parts.mean()  # the last is the first agai
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,6 +163,10 @@ class NetworkFeatures:
         """The next images' features, [B, D], and those of their reconstructions at each token count."""
         if self.writing:
             self.originals.append(originals)
+        self.add_made(made)
+
+    def add_made(self, made: Mapping[Any, Tensor]) -> None:
+        """The features, [B, D], of the next images at each token count."""
         for count, features in made.items():
             if count not in self.made:
                 self.made[count] = self.store(self.folder, {"reconstructed from": count})
