@@ -45,7 +45,7 @@ def test_cells_times_grid_times_seeds(tmp_path):
         for which in ("vq", "mine") for count in (4, 8) for seed in (0, 7)
     ]  # fmt: skip
     last = plan.cells[-1]
-    assert (last.train.seed, last.train.lr, last.tokenizer.num_latent_tokens) == (7, 1e-4, 8)
+    assert (last.train.seed, last.train.lr, last.of_tokenizer.tokenizer.num_latent_tokens) == (7, 1e-4, 8)
     assert last.run.path == Path("outputs/mine/mine-8-elastic-True-s7")
 
 
@@ -55,7 +55,7 @@ def test_parameters_from_outside_hold_for_all_runs_but_not_for_the_grid(tmp_path
     )
     cells = read_plan(file, {"steps": 9, "num_latent_tokens": 2}).cells
     assert {cell.train.steps for cell in cells} == {9}
-    assert [cell.tokenizer.num_latent_tokens for cell in cells] == [4, 8, 4, 8]
+    assert [cell.of_tokenizer.tokenizer.num_latent_tokens for cell in cells] == [4, 8, 4, 8]
 
 
 def test_what_is_wrong_is_one_sentence_that_names_the_run(tmp_path):
@@ -105,7 +105,7 @@ def test_the_estimate_adds_up(tmp_path):
     plan = read_plan(written(tmp_path, grid={"steps": [100, 200, 400]}))
     flops = [training_flops(cell) for cell in plan.cells]
     assert flops[2] == 2 * flops[1] == 4 * flops[0]
-    per_image = 3 * forward_flops(plan.cells[0].tokenizer)
+    per_image = 3 * forward_flops(plan.cells[0].of_tokenizer.tokenizer)
     assert flops[0] == 100 * plan.cells[0].train.batch_size * per_image
     alone, two = (estimate("here", slots, flops, 1.0) for slots in (1, 2))
     assert alone.hours == pytest.approx(sum(flops) / 3600, rel=0.01) and two.hours == two.longest
@@ -113,10 +113,11 @@ def test_the_estimate_adds_up(tmp_path):
 
 def test_the_papers_sweep_has_every_row(tmp_path):
     plan = read_plan(REPO / "params/sweeps/reference.yaml")
-    inits = {(c.tokenizer.encoder_init, c.tokenizer.num_latent_tokens) for c in plan.cells}
+    tokenizers = [cell.of_tokenizer.tokenizer for cell in plan.cells]
+    inits = {(t.encoder_init, t.num_latent_tokens) for t in tokenizers}
     names = ("mae", "clip", "dino", "dinov2", "depth_anything_v2", "random")
     assert inits == {(name, 64) for name in names} | {("mae", count) for count in (16, 32, 128, 256)}
-    assert [c.tokenizer.num_latent_tokens for c in plan.cells if c.tokenizer.elastic] == [256] * 3
+    assert [t.num_latent_tokens for t in tokenizers if t.elastic] == [256] * 3
     assert any(c.name.startswith("mae-big-data") for c in plan.cells) and len(plan.cells) == 42
 
 
