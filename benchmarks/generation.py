@@ -64,10 +64,8 @@ def say(what: str, rate: float, how: str, other: float, otherwise: str) -> None:
 
 
 def untrained(num_tokens: int, kind: str = "autoregressive", levels: tuple[int, ...] = FSQ) -> Prior:
-    shape: dict = dict(kind=kind, num_tokens=num_tokens, levels=levels)
-    return Prior.build(
-        PriorShape(**{"kind": kind, "num_tokens": num_tokens, "levels": levels} | shape)
-    ).eval()
+    classes = {"class": ("one", "other")}
+    return Prior.build(PriorShape(kind=kind, num_tokens=num_tokens, levels=levels, attributes=classes)).eval()
 
 
 def draw(prior: Prior, count: int = 64, cache: bool = True) -> float:

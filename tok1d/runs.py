@@ -380,21 +380,30 @@ def runs_in(folder: str | Path) -> list[Run]:
     return [Run(path.parent) for path in found] or [Run(folder)]
 
 
-def find_runs(folder: str | Path, names: tuple[str, ...] = (), eval_data: str = "") -> list[Run]:
-    """The named runs, or every finished one below `folder`, by name; as they were evaluated on `eval_data`,
-    or on what the sweep in that folder names. Raises `RunError` if there is none, or one was not.
+def find_runs(
+    folder: str | Path, names: tuple[str, ...] = (), eval_data: str = "", needed: bool = True
+) -> list[Run]:
+    """The named runs, or every finished tokenizer below `folder`, by name; as they were evaluated on
+    `eval_data`, or on what the sweep in that folder names. Raises `RunError` if one was not, or there is none
+    and it is `needed`.
     """
     if names:
         runs = [Run(name if Path(name).exists() else Path(folder) / name) for name in names]
     else:
         runs = [Run(done.parent) for done in sorted(Path(folder).glob("*/done.json"))]
         runs = [run for run in runs if run.kind == "tokenizer"]
-    if not runs:
+    if not runs and needed:
         raise RunError(
             f"there is no finished run in {folder}: "
             f"train one with 'tok1d run notebooks/train.ipynb'{offered(Path(folder).parent)}"
         )
     return [run.finished.on(eval_data or eval_data_of(folder)) for run in runs]
+
+
+def find_priors(folder: str | Path) -> list[Run]:
+    """The finished runs of `generate.ipynb` below `folder`, by name."""
+    runs = [Run(done.parent) for done in sorted(Path(folder).glob("*/done.json"))]
+    return [run for run in runs if run.kind == "prior"]
 
 
 def eval_data_of(sweep: str | Path) -> str:

@@ -19,8 +19,10 @@ from tok1d.config.parse import configs_of, parse
 from tok1d.config.schema import DataConfig, EvalConfig, TokenizerConfig
 from tok1d.data.dataset import load_data
 from tok1d.evaluation.card import same_card
+from tok1d.figures.draw import draw_figure, redraw
+from tok1d.figures.samples import against_length, masked_steps
 from tok1d.generation.generator import Generator, load_tokenizer
-from tok1d.generation.measure import likelihoods, measure_samples
+from tok1d.generation.measure import likelihoods, measure_samples, nearest_training_images
 from tok1d.generation.prior import Prior
 from tok1d.generation.token_dataset import ids_sha256, token_dataset
 from tok1d.generation.train import open_tokenizer, tokens_of, train_prior
@@ -166,6 +168,10 @@ def test_samples_are_measured_at_each_length_and_the_card_says_how(place, tmp_pa
     assert card["images"] == 6 and card["reference"]["which"] == "validation images"
     assert card["sampling"]["guidance"] == 2 and card["sampling"]["formula"].startswith("u + s (c - u)")
     assert [row["num_tokens"] for row in found["tokenizer"]["results"]] == lengths
+    chosen = measure_samples(run, generator, tokens, params.sample, EvalConfig(token_counts=lengths[-1:]))
+    assert [row["num_tokens"] for row in chosen["results"]] == lengths[-1:]
+    with pytest.raises(ConfigError, match=f"no length of these samples: type {'1 … 3' if elastic else 4}"):
+        measure_samples(run, generator, tokens, params.sample, EvalConfig(token_counts=(9,)))
 
 
 def test_distances_to_real_images_and_no_comparison_of_other_numbers_of_samples(place, real_weights):
@@ -177,6 +183,17 @@ def test_distances_to_real_images_and_no_comparison_of_other_numbers_of_samples(
     found = measure_samples(run, generator, tokens, params.sample, EvalConfig(**metrics))
     assert all(row["gfid"] > 0 and "kid" in row for row in found["results"])
     assert all(row["rfid"] > 0 for row in found["tokenizer"]["results"])
+    (copied,) = found["training"]  # as many real training images
+    assert copied["samples"] == 6 and 0 < copied["gfid"] < min(row["gfid"] for row in found["results"])
+    assert found["over_seeds"] == []
+    two = params.sample.model_copy(update={"sample_seeds": (0, 1)})
+    several = measure_samples(run, generator, tokens, two, EvalConfig(**metrics))
+    first, second = (row["gfid"] for row in several["results"] if row["num_tokens"] == 3)
+    (mean,) = (row for row in several["over_seeds"] if row["num_tokens"] == 3)
+    assert mean["gfid"] == pytest.approx((first + second) / 2) and mean["seeds"] == 2
+    assert mean["gfid_interval"][1] - mean["gfid"] == pytest.approx(6.353 * abs(first - second), rel=0.02)
+    measure_samples(run, generator, tokens, params.sample, EvalConfig(**metrics))
+    assert against_length(several) and against_length(found)
     assert found["card"]["metrics"]["rfid"]["reference"]["images"] == len(tokens.val_images)
     assert not [path for path in run.cache.rglob("*") if path.name.endswith(".tmp")]
     other, _, _, _ = train(place, run="other")
@@ -184,6 +201,45 @@ def test_distances_to_real_images_and_no_comparison_of_other_numbers_of_samples(
     measure_samples(other, generator, tokens, fewer, EvalConfig(**metrics))
     with pytest.raises(RunError, match="was evaluated with images="):
         same_card([run, other])
+
+
+def test_a_figure_of_guidance_against_distance_and_diversity(place, tmp_path, real_weights, capsys):
+    config = EvalConfig(
+        metrics=("rfid", "prdc"), resamples=0, inception_checkpoint=str(real_weights / "inception_fid.pth")
+    )
+    runs = []
+    for scale in (1, 3):
+        run, generator, tokens, params = train(place, run=f"g{scale}", guidance=scale, samples=12)
+        measure_samples(run, generator, tokens, params.sample, config)
+        runs.append(run)
+    draw_figure("guidance", runs[:1], tmp_path)
+    assert "more than one guidance" in capsys.readouterr().out
+    draw_figure("guidance", runs, tmp_path)
+    kept = json.loads((tmp_path / "guidance.json").read_text())
+    assert [row["guidance"] for row in kept["drawn"]] == [1, 3] and "3 validation images" in kept["caption"]
+    assert all(row["gfid"] > 0 and 0 <= row["recall"] <= 1 for row in kept["drawn"])
+    assert redraw(tmp_path / "guidance.json")
+
+
+def test_each_sample_has_a_nearest_training_image(place, real_weights):
+    _, generator, tokens, params = train(place)
+    copies = tokens.images.center_crops([4, 1])
+    for by in ("pixels", "inception"):
+        chosen = params.sample.model_copy(update={"nearest_by": by})
+        config = EvalConfig(inception_checkpoint=str(real_weights / "inception_fid.pth"))
+        assert torch.equal(nearest_training_images(copies, tokens.images, chosen, config), copies)
+
+
+def test_a_masked_prior_shows_its_steps(place):
+    _, generator, _, params = train(place, prior="masked")
+    asked, config = generator.balanced(3), params.sample.model_copy(update={"masked_steps": 3})
+    steps = generator.masked_steps(asked, config)
+    kept = [int((step.ids >= 0).sum()) for step in steps]
+    assert kept == sorted(kept) and kept[-1] == 9 and kept[0] < 9
+    assert torch.equal(steps[-1].ids, generator.ids(asked, config))
+    assert torch.equal(steps[-1].images, generator.decode(steps[-1].ids))
+    assert masked_steps(steps).axes
+    assert Generator.masked_steps(train(place, run="by-token")[1], asked, config) == []
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence(place, tmp_path, capsys):

@@ -86,7 +86,10 @@ def test_no_mask_is_left_and_what_is_known_stays(steps):
     known = torch.tensor([[7, 3]] * 4)
     rngs = [np.random.default_rng(i) for i in range(4)]
     with torch.no_grad():
-        found = sample_masked(prior, asked(0, 1, 2, 3), config, rngs, known)
+        steps_left = sample_masked(prior, asked(0, 1, 2, 3), config, rngs, known)
+    found = [step.ids for step in steps_left]
+    assert all(torch.equal(s.guess[s.ids >= 0], s.ids[s.ids >= 0]) for s in steps_left)
+    assert all((step.guess >= 0).all() for step in steps_left)
     masks = [int((ids < 0).sum()) for ids in found]
     assert len(found) == steps and masks[-1] == 0 and masks == sorted(masks, reverse=True)
     assert all(torch.equal(ids[:, :2], known) for ids in found)

@@ -49,7 +49,7 @@ def test_a_prior_is_trained_headless_and_sampled_by_a_sweep_over_guidance(tmp_pa
     params = {name: str(value) for name, value in given.items() if name != "outputs"}
     file = sweep_file(
         tmp_path, notebook="generate", params=params | {"prior_from": str(prior.path)},
-        grid={"guidance": [1, 3]}, after_sweep=["report"],
+        grid={"guidance": [1, 3]},
     )  # fmt: skip
     assert "2 of 2 runs are finished" in finish(file)
     scales = {}
@@ -58,6 +58,7 @@ def test_a_prior_is_trained_headless_and_sampled_by_a_sweep_over_guidance(tmp_pa
         scales[run.name] = json.loads((run / "eval.json").read_text())["card"]["sampling"]["guidance"]
     assert scales == {"guidance-1": 1, "guidance-3": 3}
     assert (outputs / "tiny" / "report.html").exists()
+    assert (outputs / "tiny" / "figures.ipynb").exists()
     with pytest.raises(Exception, match="there is no finished run"):  # of a tokenizer
         find_runs(outputs / "tiny")
     wrong = sweep_file(tmp_path, notebook="generate", params=params | {"tokenizer": "nowhere/at/all"})
@@ -66,7 +67,7 @@ def test_a_prior_is_trained_headless_and_sampled_by_a_sweep_over_guidance(tmp_pa
 
 def test_a_sweep_of_priors_has_no_steps_of_tokenizers(tmp_path):
     file = sweep_file(tmp_path, notebook="generate", params=SMALL, after_run=["reconstruct"])
-    with pytest.raises(ConfigError, match="measure themselves: leave out after_run"):
+    with pytest.raises(ConfigError, match="measure themselves: leave out after_run:"):
         read_plan(file)
     file.write_text(yaml.safe_dump({"notebook": "generate", "params": SMALL, "grid": {"guidance": [0]}}))
     with pytest.raises(ConfigError, match="run guidance-0 of the sweep: guidance must be 1"):

@@ -98,4 +98,7 @@ class SampleConfig(Config):
     confidence_temperature: Float = Field(
         4.5, ge=0, description="Gumbel noise on what a masked prior is surest of, at its first step"
     )
+    nearest_by: Literal["pixels", "inception", "dinov2"] = Field(
+        "pixels", description="what the training image nearest to a sample is nearest by"
+    )
     sample_batch_size: Int = Field(64, ge=1, description="samples at once; changes none of them")

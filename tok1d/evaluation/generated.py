@@ -7,7 +7,7 @@ side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,14 @@ def numbers_at(sets: SetMetrics, count: int) -> dict[str, Any]:
     return found
 
 
-def nearest_images(made: Tensor, images: ImageDataset, features: Any = None) -> tuple[list[int], np.ndarray]:
+def nearest_images(
+    made: Tensor, images: ImageDataset, features: Callable[[Tensor], Tensor]
+) -> tuple[list[int], np.ndarray]:
     """Of each generated image, uint8 [B, 3, S, S], the index of the real one that is most like it, and their
     distance [B]: is a prior copying what it saw?
 
-    `features` map uint8 images to vectors [B, D]; by default thumbnails of 16 × 16 pixels.
+    `features` map uint8 images to vectors [B, D]: `thumbnails`, or a network of `tok1d.evaluation.features`.
     """
-    features = features or thumbnails
     mine = features(made).float()
     best = torch.full((len(made),), torch.inf)
     index = torch.zeros(len(made), dtype=torch.long)

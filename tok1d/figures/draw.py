@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NUMBERS, asked_as
 from tok1d.evaluation.card import card_id, images_of, protocol
-from tok1d.figures import images, quality, rate_distortion, training
+from tok1d.figures import images, quality, rate_distortion, samples, training
 from tok1d.figures.style import Drawn, show
 from tok1d.run_files import read_json
 from tok1d.runs import Lacking, Run
@@ -82,6 +82,13 @@ FIGURES = {
         "images are learned, and cropped at random: tables and other figures measure validation images.",
         chooses=("num_tokens",), card=lambda run, metric: training.card_of(run),
     ),
+    "guidance": Kind(
+        samples.guidance, samples.draw_guidance,
+        "Distance of generated images to {generated}, against the scale of guidance, and against diversity: "
+        "the share of those images that samples come near.",
+        needs="priors whose samples were measured (metrics=rfid,prdc) at more than one guidance",
+        card=lambda run, metric: protocol(run.evaluation["card"]),
+    ),
 }  # fmt: skip
 
 
@@ -131,6 +138,7 @@ def caption(kind: Kind, drawn: Drawn, shown: list[Run], options: dict[str, Any])
         "on": on(shown[0].evaluation, options.get("metric", "psnr")) if "{on}" in kind.caption else "",
         "few": few(max((d["images"] for d in drawn if "images" in d), default=0), max(sizes, default=0)),
         "random": RANDOM if all_random(drawn) else "",
+        "generated": reference_of(shown[0].evaluation),
     }
     text = kind.caption.format(**words)
     text += DASHED if any(d.get("series") == quality.LINEAR for d in drawn) else ""
@@ -142,6 +150,12 @@ def on(evaluation: dict[str, Any], metric: str) -> str:
     card = evaluation["card"]
     metrics = {name: facts for name, facts in card.get("metrics", {}).items() if name == asked_as(metric)}
     return f"on {card['images']:,} {images_of(evaluation | {'card': card | {'metrics': metrics}})}"
+
+
+def reference_of(evaluation: dict[str, Any]) -> str:
+    """ "200 validation images"; empty of reconstructions."""
+    reference = evaluation["card"].get("reference")
+    return f"{reference['images']:,} {reference['which']}" if isinstance(reference, dict) else ""
 
 
 def few(measured: int, all_images: int) -> str:
@@ -156,6 +170,11 @@ def all_random(drawn: Drawn) -> bool:
     """Whether no encoder began with pretrained weights."""
     params = [Run(run).params for run in {d["run"] for d in drawn if "run" in d}]
     return all(p.get("encoder_init", "random") == "random" and not p.get("init_from") for p in params)
+
+
+def keep(run: Run, name: str, figure: Figure, caption: str, drawn: Drawn | None = None) -> None:
+    """Show a figure of a prior's samples, and keep it in `samples/` of its run."""
+    show(save(figure, run / "samples" / name, drawn or [], caption))
 
 
 def save(figure: Figure, path: str | Path, drawn: Drawn, caption: str, **about: Any) -> Figure:

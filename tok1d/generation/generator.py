@@ -19,8 +19,8 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.generation import PriorConfig, SampleConfig
 from tok1d.config.schema import TokenizerConfig
 from tok1d.data.dataset import to_uint8
-from tok1d.generation.prior import Prior, PriorShape
-from tok1d.generation.sampling import sample
+from tok1d.generation.prior import MaskedPrior, Prior, PriorShape
+from tok1d.generation.sampling import generators, sample, sample_masked
 from tok1d.generation.token_dataset import TokenDataset, ids_sha256
 from tok1d.generation.transformer import levels_of
 from tok1d.models.tokenizer import Tokenizer
@@ -36,6 +36,13 @@ class Samples(NamedTuple):
     indices: range
     asked: Tensor  # [B, A]
     ids: Tensor  # [B, K]
+
+
+class MaskedStep(NamedTuple):
+    """What a masked prior has after one of its steps."""
+
+    ids: Tensor  # [B, K]; -1 is a mask
+    images: Tensor  # uint8 [B, 3, S, S], with what it drew for the masked tokens in this step
 
 
 class Generator:
@@ -102,6 +109,15 @@ class Generator:
             some = asked[start : start + config.sample_batch_size]
             indices = range(start, start + len(some))
             yield Samples(indices, some, self.ids(some, config, seed, start))
+
+    @torch.no_grad()
+    def masked_steps(self, asked: Tensor, config: SampleConfig, seed: int = 0) -> list[MaskedStep]:
+        """A masked prior's steps for `asked` [B, A]; [] of one that goes token by token."""
+        if not isinstance(self.prior, MaskedPrior):
+            return []
+        rngs, asked = generators(seed, range(len(asked))), asked.to(self.prior.device)
+        steps = sample_masked(self.prior, asked, config, rngs, asked.new_empty(len(asked), 0))
+        return [MaskedStep(step.ids, self.decode(step.guess)) for step in steps]
 
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from tok1d.config.fields import ConfigError
 from tok1d.config.generation import SampleConfig
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import ImageDataset
+from tok1d.evaluation.bootstrap import interval_over_seeds
 from tok1d.evaluation.evaluate import evaluate
-from tok1d.evaluation.generated import evaluate_generated, nearest_images
+from tok1d.evaluation.features import build_extractor, checkpoint_of, networks_of
+from tok1d.evaluation.generated import evaluate_generated, nearest_images, thumbnails
 from tok1d.generation.generator import Generator
 from tok1d.generation.prior import AutoregressivePrior
 from tok1d.generation.token_dataset import TokenDataset
@@ -22,6 +26,7 @@ from tok1d.runs import Run
 
 FORMULA = "u + s (c - u), of logits u without and c with the condition"
 BATCH = 200
+UNSAMPLED = {"sample_batch_size", "nearest_by"}  # parameters that change no sample
 
 
 @torch.no_grad()
@@ -56,31 +61,43 @@ def ask(generator: Generator, config: SampleConfig, count: int) -> Tensor:
 def measure_samples(
     run: Run, generator: Generator, tokens: Tokens, sampling: SampleConfig, config: EvalConfig
 ) -> dict[str, Any]:
-    """`{"card", "results", "tokenizer", "warnings"}`: distances of sets to the validation images at each
-    length, a row for each seed of samples, and the tokenizer's own evaluation on as many images; kept in
-    `eval.json`.
+    """Distances of sets to the validation images at each length, kept in `eval.json`:
 
-    Without distances of sets in `config.metrics`, rows have the lengths and numbers of samples alone.
+    `results`    a row for each seed of samples and length, on `card`
+    `over_seeds` the mean over seeds at each length, with a 95 % interval (Student's t), if there are several
+    `training`   as many training images instead: what a prior that copies them would have
+    `tokenizer`  the tokenizer's own evaluation, on as many validation images
+
+    Without distances of sets in `config.metrics`, rows have the lengths and numbers of samples alone. Raises
+    `ConfigError` for token counts that the prior's samples do not have.
     """
+    counts = lengths(generator, config)
     asked = ask(generator, sampling, sampling.samples)
     reference = tokens.val_images
     facts = {
         "model": str(run.path),
         "model_sha256": model_sha256(generator.prior),
         "tokenizer_sha256": model_sha256(generator.tokenizer),
-        "sampling": sampling.model_dump(mode="json", exclude={"sample_batch_size"}) | {"formula": FORMULA},
+        "sampling": sampling.model_dump(mode="json", exclude=UNSAMPLED) | {"formula": FORMULA},
     }
+
+    def distances(batches: Iterable[dict[int, Tensor]]) -> dict[str, Any]:
+        device = generator.tokenizer.device
+        return evaluate_generated(batches, reference, "validation images", config, run.cache, facts, device)
+
     found: dict[str, Any] = {}
     for seed in sampling.sample_seeds:
-        batches = decoded(generator, asked, sampling, seed)
-        one = evaluate_generated(
-            batches, reference, "validation images", config, run.cache, facts, generator.tokenizer.device
-        )
+        one = distances(decoded(generator, asked, sampling, seed, counts))
         rows = [{"seed": seed} | row for row in one["results"]]
         found = one | {"results": found.get("results", []) + rows}
+    found["over_seeds"] = over_seeds(found["results"])
+    if networks_of(config.metrics):
+        some = spread_over(len(tokens.images), sampling.samples)
+        parts = [some[i : i + BATCH] for i in range(0, len(some), BATCH)]
+        found["training"] = distances({0: tokens.images.center_crops(part)} for part in parts)["results"]
     own = config.model_copy(
         update={
-            "token_counts": generator.token_counts,
+            "token_counts": counts,
             "eval_images": min(len(reference), sampling.samples),
             "metrics": tuple(dict.fromkeys(("psnr", *config.metrics))),
         }
@@ -90,12 +107,43 @@ def measure_samples(
     return found
 
 
+def lengths(generator: Generator, config: EvalConfig) -> tuple[int, ...]:
+    """The lengths that samples are measured at: `token_counts`, by default all that are worth decoding."""
+    K, elastic = generator.prior.shape.num_tokens, generator.tokenizer.config.elastic
+    for count in config.token_counts:
+        if count > K or (count < K and not elastic):
+            can = f"1 … {K}" if elastic else f"{K}"
+            raise ConfigError(f"token_counts={count} is no length of these samples: type {can}")
+    return tuple(sorted(config.token_counts)) or generator.token_counts
+
+
+def spread_over(size: int, count: int) -> list[int]:
+    """`count` indices, or all, evenly spaced: neighbors in a folder are alike."""
+    return np.linspace(0, size - 1, min(size, count)).round().astype(int).tolist()
+
+
+def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of rows of several seeds the mean of every number at each length, and its interval; [] of one seed."""
+    found = []
+    for count in sorted({row["num_tokens"] for row in rows}):
+        here = [row for row in rows if row["num_tokens"] == count]
+        if len(here) < 2:
+            return []
+        row: dict[str, Any] = {"num_tokens": count, "samples": here[0]["samples"], "seeds": len(here)}
+        for name in here[0].keys() - {"seed", *row}:
+            if not name.endswith("_interval"):
+                values = np.array([each[name] for each in here])
+                row |= {name: float(values.mean()), f"{name}_interval": list(interval_over_seeds(values))}
+        found.append(row)
+    return found
+
+
 def decoded(
-    generator: Generator, asked: Tensor, sampling: SampleConfig, seed: int
+    generator: Generator, asked: Tensor, sampling: SampleConfig, seed: int, counts: tuple[int, ...]
 ) -> Iterator[dict[int, Tensor]]:
     """The samples of a seed at each length, uint8 [B, 3, S, S] by number of tokens, a batch at a time."""
     for batch in generator.samples(asked, sampling, seed):
-        yield {count: generator.decode(batch.ids[:, :count]) for count in generator.token_counts}
+        yield {count: generator.decode(batch.ids[:, :count]) for count in counts}
 
 
 def shown_samples(generator: Generator, sampling: SampleConfig, each: int) -> tuple[Tensor, Tensor]:
@@ -106,7 +154,13 @@ def shown_samples(generator: Generator, sampling: SampleConfig, each: int) -> tu
     return torch.cat(ids), asked
 
 
-def nearest_training_images(images: Tensor, training: ImageDataset) -> Tensor:
-    """The training image that is most like each of these, uint8 [B, 3, S, S]."""
-    indices, _ = nearest_images(images, training)
+def nearest_training_images(
+    images: Tensor, training: ImageDataset, sampling: SampleConfig, config: EvalConfig
+) -> Tensor:
+    """The training image that is most like each of these, uint8 [B, 3, S, S], by `nearest_by`."""
+    features: Callable[[Tensor], Tensor] = thumbnails
+    if sampling.nearest_by != "pixels":
+        weights = checkpoint_of(sampling.nearest_by, config)
+        features = build_extractor(sampling.nearest_by, weights, config.dino_size, config.feature_dtype)
+    indices, _ = nearest_images(images, training, features)
     return training.center_crops(indices)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def sample(
         raise ConfigError(
             f"guidance={config.guidance} needs a prior that was trained with conditions: type guidance=1"
         )
-    rngs = [np.random.default_rng((seed, index)) for index in indices]
+    rngs = generators(seed, indices)
     asked = asked.to(prior.device)
     known = torch.empty(len(asked), 0, dtype=torch.long) if known is None else known
     known = known.to(prior.device)
@@ -60,7 +61,12 @@ def sample(
         if isinstance(prior, AutoregressivePrior):
             return sample_autoregressive(prior, asked, config, rngs, length, known, cache)
         assert isinstance(prior, MaskedPrior)
-        return sample_masked(prior, asked, config, rngs, known)[-1][:, :length]
+        return sample_masked(prior, asked, config, rngs, known)[-1].ids[:, :length]
+
+
+def generators(seed: int, indices: Sequence[int]) -> list[np.random.Generator]:
+    """Each sample's own."""
+    return [np.random.default_rng((seed, index)) for index in indices]
 
 
 def sample_autoregressive(
@@ -89,14 +95,21 @@ def sample_autoregressive(
     return ids
 
 
+class Unmasked(NamedTuple):
+    """What a step of a masked prior leaves."""
+
+    ids: Tensor  # [B, K]; -1 is a mask, the last step leaves none
+    guess: Tensor  # [B, K]: the same without masks, as they were drawn in this step
+
+
 def sample_masked(
     prior: MaskedPrior,
     asked: Tensor,
     config: SampleConfig,
     rngs: list[np.random.Generator],
     known: Tensor,
-) -> list[Tensor]:
-    """ids [B, K] after each of `config.masked_steps` steps; -1 is a mask, the last ids have none.
+) -> list[Unmasked]:
+    """What each of `config.masked_steps` steps leaves.
 
     Each step draws every masked token, and keeps those it is surest of: by log-probability plus Gumbel noise
     of `confidence_temperature`, which falls to 0. After a share r of the steps 2/π · arccos(r) are masked.
@@ -118,8 +131,9 @@ def sample_masked(
         sure = log_p + config.confidence_temperature * (1 - share) * gumbel
         sure = sure.masked_fill(ids >= 0, math.inf)
         surest = sure.argsort(stable=True, dim=1, descending=True).argsort(1) < K - left
-        ids = torch.where((ids < 0) & surest, drawn, ids)
-        found.append(ids)
+        guess = torch.where(ids < 0, drawn, ids)
+        ids = torch.where(surest, guess, ids)
+        found.append(Unmasked(ids, guess))
     return found
 
 

@@ -22,10 +22,12 @@ from tok1d.runs import Run
 NAMES = {
     "num_tokens": "tokens", "bits": "bits / image", "encode_images_per_s": "encoded / s",
     "decode_images_per_s": "decoded / s", "code_ceiling": "at most",
+    "gfid": "gFID", "gfid_infinity": "gFID∞",
 }  # fmt: skip
 FORMATS = {
     "bits": "{:,.0f}", "code_usage": "{:.1%}", "encode_images_per_s": "{:,.0f}",
-    "decode_images_per_s": "{:,.0f}", "code_ceiling": "{:,.0f}",
+    "decode_images_per_s": "{:,.0f}", "code_ceiling": "{:,.0f}", "gfid": "{:.2f}", "gfid_infinity": "{:.2f}",
+    "nats / token": "{:.3f}",
 }  # fmt: skip
 
 
@@ -166,6 +168,19 @@ def results(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
         speeds = {key: row[key] for key in row if key.endswith("_images_per_s")}
         rows.append({k: row[k] for k in row if k not in speeds} | (ceiling or {}) | speeds)
     return rows
+
+
+def generated(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows, for `show_table`, of generated images, the mean over seeds if there are several, and of as many
+    training images.
+    """
+    shown = evaluation.get("over_seeds") or evaluation["results"]
+    real = [
+        {name: row[name] for name in row if name != "num_tokens"} for row in evaluation.get("training", ())
+    ]
+    return [{"images": "generated"} | row for row in shown] + [
+        {"images": "training images"} | row for row in real
+    ]
 
 
 def measured(evaluation: dict[str, Any]) -> Markdown:

@@ -74,7 +74,7 @@ class SweepConfig(Config):
     def _of_priors(cls, values: Any) -> Any:
         """What follows the runs of priors, unless told: they are measured where they are made."""
         if isinstance(values, dict) and values.get("notebook") == "generate":
-            return {"after_run": [], "after_sweep": ["report"]} | values
+            return {"after_run": [], "after_sweep": ["figures", "report"]} | values
         return values
 
     @property
@@ -147,9 +147,10 @@ def read_plan(file: str | Path, params: dict[str, Any] | None = None, **changes:
 
 
 def check_evaluation(config: SweepConfig, file: Path) -> None:
-    if config.notebook == "generate" and (config.after_run or {*config.after_sweep} - {"report"}):
+    if config.notebook == "generate" and (config.after_run or "ablation" in config.after_sweep):
         raise ConfigError(
-            f"{file}: runs of notebook: generate measure themselves: leave out after_run: and after_sweep:"
+            f"{file}: runs of notebook: generate measure themselves: leave out after_run:, and ablation of "
+            f"after_sweep:"
         )
     if config.evaluation and "evaluate" not in config.after_run:
         raise ConfigError(f"{file}: evaluation: is not used: write after_run: [evaluate, reconstruct] too")
