@@ -222,7 +222,7 @@ def test_a_figure_of_guidance_against_distance_and_diversity(place, tmp_path, re
 
 
 def test_each_sample_has_a_nearest_training_image(place, real_weights):
-    _, generator, tokens, params = train(place)
+    _, _, tokens, params = train(place)
     copies = tokens.images.center_crops([4, 1])
     for by in ("pixels", "inception"):
         chosen = params.sample.model_copy(update={"nearest_by": by})
