@@ -92,7 +92,7 @@ def measure_samples(
         found = one | {"results": found.get("results", []) + rows}
     found["over_seeds"] = over_seeds(found["results"])
     if networks_of(config.metrics):
-        some = spread_over(len(tokens.images), sampling.samples)
+        some = tokens.images.evenly_spaced(sampling.samples)
         parts = [some[i : i + BATCH] for i in range(0, len(some), BATCH)]
         found["training"] = distances({0: tokens.images.center_crops(part)} for part in parts)["results"]
     own = config.model_copy(
@@ -115,11 +115,6 @@ def lengths(generator: Generator, config: EvalConfig) -> tuple[int, ...]:
             can = f"1 … {K}" if elastic else f"{K}"
             raise ConfigError(f"token_counts={count} is no length of these samples: type {can}")
     return tuple(sorted(config.token_counts)) or generator.token_counts
-
-
-def spread_over(size: int, count: int) -> list[int]:
-    """`count` indices, or all, evenly spaced: neighbors in a folder are alike."""
-    return np.linspace(0, size - 1, min(size, count)).round().astype(int).tolist()
 
 
 def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

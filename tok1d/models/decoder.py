@@ -124,14 +124,18 @@ class Decoder(nn.Module):
         self.grid = config.grid
         self.recompute = False  # activations, in the backward pass: see `tok1d.training.parallelize`
 
-    def forward(self, codes: Tensor) -> Decoded:
-        """codes [B, k, code_dim], 1 ≤ k ≤ K -> images [B, 3, H, W], and features [B, N, D]."""
+    def forward(self, codes: Tensor, places: Tensor | None = None) -> Decoded:
+        """codes [B, k, code_dim] of the first tokens, or of those at `places` [B, k], 1 ≤ k ≤ K -> images
+        [B, 3, H, W], and features [B, N, D].
+        """
         B, k, _ = codes.shape
         tokens = self.from_codes(codes)  # [B, k, D]
         patches = self.mask_tokens.expand(B, -1, -1)  # [B, N, D]
         if self.mix is not None:
-            patches = patches + self.mix[:, :k] @ tokens
-        x = torch.cat([patches, tokens + self.token_positions[:k]], dim=1)  # [B, N + k, D]
+            mix = self.mix[:, :k] if places is None else self.mix[:, places].transpose(0, 1)  # [B, N, k]
+            patches = patches + mix @ tokens
+        positions = self.token_positions[:k] if places is None else self.token_positions[places]
+        x = torch.cat([patches, tokens + positions], dim=1)  # [B, N + k, D]
         N, middle = self.grid**2, len(self.blocks) // 2
         x = through(self.blocks[:middle], x, self.recompute)
         features = x[:, :N]  # [B, N, D]

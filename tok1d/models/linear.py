@@ -92,9 +92,13 @@ class LinearTokenizer(nn.Module):
         digits = self.encode_digits(images, count * len(self.levels)).unflatten(1, (count, -1))  # [B, K, 6]
         return (digits * self.radix).sum(-1)
 
-    def decode_ids(self, ids: Tensor) -> Tensor:
-        """ids [B, k] -> [B, 3, S, S] in 0 … 1."""
-        return self.decode_digits((ids[..., None] // self.radix % self.bases).flatten(1))
+    def decode_ids(self, ids: Tensor, places: Tensor | None = None) -> Tensor:
+        """ids [B, k] of the first tokens, or of those at `places` [B, k] -> [B, 3, S, S] in 0 … 1."""
+        if places is not None:
+            places = (
+                places[..., None] * len(self.levels) + torch.arange(len(self.levels)).to(places)
+            ).flatten(1)
+        return self.decode_digits((ids[..., None] // self.radix % self.bases).flatten(1), places)
 
     @torch.no_grad()
     def encode_digits(self, images: Tensor, count: int) -> Tensor:
@@ -110,13 +114,14 @@ class LinearTokenizer(nn.Module):
         return torch.stack(digits, 1)
 
     @torch.no_grad()
-    def decode_digits(self, digits: Tensor) -> Tensor:
-        """The first digits [B, n], any number of them -> [B, 3, S, S] in 0 … 1."""
-        used = digits.shape[1]
-        values = self.tables[:used].expand(len(digits), -1, -1).gather(2, digits[..., None])[..., 0]  # [B, n]
+    def decode_digits(self, digits: Tensor, places: Tensor | None = None) -> Tensor:
+        """The first digits [B, n], any number, or those at `places` [B, n] -> [B, 3, S, S] in 0 … 1."""
+        if places is None:
+            places = torch.arange(digits.shape[1], device=digits.device).expand(len(digits), -1)
+        values = self.tables[places].gather(2, digits[..., None])[..., 0]  # [B, n]
         with torch.autocast(digits.device.type, enabled=False):
             numbers = values.new_zeros(len(digits), self.basis.shape[1])
-            numbers.index_add_(1, self.owners[:used], values)
+            numbers.scatter_add_(1, self.owners[places], values)
             spectrum = self.mean.expand(len(digits), -1).clone()
             spectrum[:, self.places] += numbers @ self.basis.T
             return self.synthesize(spectrum).clamp(0, 1)

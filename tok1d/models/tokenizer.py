@@ -201,12 +201,14 @@ class Tokenizer(
         """codes [B, k, dim] -> images [B, 3, H, W], clamped to 0 … 1."""
         return self.decode_unclamped(codes).images.clamp(0, 1)
 
-    def decode_unclamped(self, codes: Tensor) -> Decoded:
-        """codes [B, k, dim] -> images [B, 3, H, W], not clamped, and the ViT decoder's features."""
+    def decode_unclamped(self, codes: Tensor, places: Tensor | None = None) -> Decoded:
+        """codes [B, k, dim] of the first tokens -> images [B, 3, H, W], not clamped, and the ViT decoder's
+        features. Of the tokens at `places` [B, k] alone, as if there were no others.
+        """
         if isinstance(self.encoder, LinearTokenizer):
-            decoded = Decoded(self.encoder.decode_ids(self.quantizer.codes_to_ids(codes)), None)
+            decoded = Decoded(self.encoder.decode_ids(self.quantizer.codes_to_ids(codes), places), None)
         else:
-            decoded = self.decoder(codes)
+            decoded = self.decoder(codes, places)
         if self.refine is None:
             return decoded
         return decoded._replace(images=self.refine(decoded.images, codes.shape[1]))
