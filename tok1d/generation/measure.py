@@ -26,6 +26,7 @@ from tok1d.runs import Run
 
 FORMULA = "u + s (c - u), of logits u without and c with the condition"
 BATCH = 200
+ROWS = 15  # of a grid of samples
 UNSAMPLED = {"sample_batch_size", "nearest_by"}  # parameters that change no sample
 
 
@@ -142,9 +143,12 @@ def decoded(
 
 
 def shown_samples(generator: Generator, sampling: SampleConfig, each: int) -> tuple[Tensor, Tensor]:
-    """ids [B, K] and what was asked, [B, A]: the first `each` samples of everything that can be asked for."""
+    """ids [B, K] and what was asked, [B, A]: the first `each` samples of everything that can be asked for, or
+    of `ROWS` things, evenly spaced among them.
+    """
     kinds = 1 if sampling.ask else max(1, len(generator.prior.shape.combinations))
-    asked = ask(generator, sampling, kinds * each)
+    chosen = np.linspace(0, kinds - 1, min(kinds, ROWS)).round().astype(int).tolist()
+    asked = ask(generator, sampling, kinds)[chosen * each]
     ids = [batch.ids for batch in generator.samples(asked, sampling, sampling.sample_seeds[0])]
     return torch.cat(ids), asked
 
