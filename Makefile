@@ -78,7 +78,7 @@ lint: env
 	@nbstripout --verify $(STRIP) notebooks/*.ipynb
 
 lab: env
-	@jupyter lab notebooks/reconstruct.ipynb
+	@jupyter lab notebooks/explore.ipynb
 
 bench: env
 	@python -m benchmarks.step

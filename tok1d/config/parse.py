@@ -32,6 +32,7 @@ from tok1d.config.schema import (
     CompareConfig,
     DataConfig,
     EvalConfig,
+    ExploreConfig,
     FiguresConfig,
     RunConfig,
     ShowConfig,
@@ -78,7 +79,13 @@ class GenerateParams(NamedTuple):
     evaluation: EvalConfig
 
 
-Params = TrainParams | ReconstructParams | AblationParams | FiguresParams | GenerateParams
+class ExploreParams(NamedTuple):
+    run: RunConfig
+    data: DataConfig
+    explore: ExploreConfig
+
+
+Params = TrainParams | ReconstructParams | AblationParams | FiguresParams | GenerateParams | ExploreParams
 
 
 NOTEBOOKS: dict[str, type[Params]] = {
@@ -87,6 +94,7 @@ NOTEBOOKS: dict[str, type[Params]] = {
     "ablation": AblationParams,
     "figures": FiguresParams,
     "generate": GenerateParams,
+    "explore": ExploreParams,
 }
 
 

@@ -421,6 +421,16 @@ class FiguresConfig(CompareConfig):
     )
 
 
+class ExploreConfig(Config):
+    """What the explore notebook opens."""
+
+    models: Names = Field(
+        (), description="run or model folders, or hub ids; empty: the newest runs, and the shipped tokenizer"
+    )
+    photo: Text = Field("", description="path of a picture to begin with; empty: a validation image")
+    show_images: Int = Field(6, ge=1, le=64, description="validation images where no kernel is needed")
+
+
 def fields(*classes: type[Config]) -> dict[str, Any]:
     """Every parameter of these classes by name, with its pydantic field (default, description)."""
     return {name: field for cls in classes for name, field in cls.model_fields.items()}

@@ -74,7 +74,7 @@ def run_to_open(notebook: str, config: RunConfig) -> RunConfig:
     newest = newest_finished(config.outputs)
     named = {run.path if notebook in PER_RUN else run.path.parent for run in newest}
     there = (config.folder if notebook in PER_RUN else config.folder.parent) in named
-    if notebook in TRAINING or config != default or there or not newest:
+    if notebook in (*TRAINING, "explore") or config != default or there or not newest:
         return config
     run = newest[0]
     print(f"There is no {config.folder} yet: this is {run.path}{offered(config.outputs)}.")

@@ -1,0 +1,152 @@
+"""Which models can be explored, and what they make of a picture."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tok1d.config.fields import ConfigError
+from tok1d.data.dataset import to_float, to_uint8
+from tok1d.evaluation.evaluate import reconstruct
+from tok1d.evaluation.image_metrics import psnr, ssim
+from tok1d.evaluation.runs import linear_code
+from tok1d.evaluation.runs import load_tokenizer as tokenizer_of_run
+from tok1d.figures.images import tokens
+from tok1d.generation.generator import load_tokenizer
+from tok1d.models.linear import LinearTokenizer
+from tok1d.models.tokenizer import Tokenizer
+from tok1d.runs import Run, RunError, newest_finished
+
+SHIPPED = "outputs/published/toy-roads-64px"
+LINEAR = "linear code, equal bits"
+EXACT = 128  # pixels: smaller frames are kept as PNG, larger ones as WebP
+
+
+def offered(outputs: str | Path, most: int = 8) -> dict[str, list[str]]:
+    """Folders of models by name: the newest finished elastic runs; the fixed ones of a sweep as one, with
+    their token counts; and the tokenizer that comes with the project.
+    """
+    found: dict[str, list[str]] = {}
+    fixed: dict[str, dict[int, Run]] = {}
+    for run in newest_finished(outputs):
+        if run.params["elastic"]:
+            found[f"{run.path.parent.name}/{run.name}"] = [str(run.path)]
+        else:
+            fixed.setdefault(run.path.parent.name, {}).setdefault(run.params["num_latent_tokens"], run)
+    for sweep, runs in fixed.items():
+        counts = sorted(runs)
+        name = f"{sweep}/{runs[counts[0]].name}" if len(runs) == 1 else f"{sweep}, fixed {counts}"
+        found[name] = [str(runs[count].path) for count in counts]
+    found = dict(list(found.items())[:most])
+    if Path(SHIPPED, "model").exists():
+        found.setdefault(SHIPPED.removeprefix("outputs/"), [SHIPPED])
+    return found
+
+
+def load(where: str) -> Tokenizer:
+    """The tokenizer of a run, model folder or hub id. Raises `ConfigError`, `RunError`: one sentence."""
+    return tokenizer_of_run(Run(where)) if (Path(where) / "params.yaml").exists() else load_tokenizer(where)
+
+
+class Row(NamedTuple):
+    """What one model, or several fixed ones, make of a picture at each token count."""
+
+    name: str
+    frames: dict[int, Tensor]  # uint8 [3, S, S] by number of tokens
+    numbers: dict[str, list[float]]  # PSNR, SSIM and bits, in the order of frames
+    dashed: bool = False  # the line to beat
+
+    def facts(self) -> dict[str, Any]:
+        return {"name": self.name, "counts": list(self.frames), "dashed": self.dashed} | self.numbers
+
+
+class Model:
+    """Tokenizers of one image size behind one name."""
+
+    def __init__(self, name: str, folders: list[str]):
+        """Raises `ConfigError`, `RunError` for a folder without a finished tokenizer."""
+        self.name, self.folders = name, folders
+        self.tokenizers = [load(folder) for folder in folders]
+        self.size = self.tokenizers[0].config.image_size
+        if any(each.config.image_size != self.size for each in self.tokenizers):
+            raise ConfigError(f"{name} has models of several image sizes: type the folder of one of them")
+
+    @property
+    def largest(self) -> Tokenizer:
+        """The one with the most tokens, whose tokens are touched."""
+        return max(self.tokenizers, key=lambda each: each.config.num_latent_tokens)
+
+    def row(self, image: Tensor) -> Row:
+        """Of image uint8 [3, S, S]."""
+        frames: dict[int, Tensor] = {}
+        bits: list[float] = []
+        for tokenizer in self.tokenizers:
+            made = reconstruct(tokenizer, image[None], tokenizer.config.token_counts)
+            frames |= {count: images[0] for count, images in made.items() if count}
+            bits += [count * tokenizer.config.bits_per_token for count in made if count]
+        return Row(self.name, frames, quality(frames, image) | {"bits": bits})
+
+    @torch.no_grad()
+    def line_to_beat(self, image: Tensor) -> Row | None:
+        """The linear code of equal bits: the model's own, without what refines it, or the one that was fitted
+        when its run was evaluated; None where there is neither.
+        """
+        tokenizer = self.largest
+        counts, each = tokenizer.config.token_counts, tokenizer.config.bits_per_token
+        pixels = to_float(image[None])
+        if isinstance(tokenizer.encoder, LinearTokenizer):
+            if tokenizer.refine is None:
+                return None
+            own = tokenizer.encoder
+            ids = own.encode(pixels.to(tokenizer.device))
+            frames = {k: to_uint8(own.decode_ids(ids[:, :k]).cpu())[0] for k in counts}
+        else:
+            run = Run(self.folders[-1])
+            try:
+                fitted = run.evaluation.get("linear_code")
+                code = linear_code(run, tokenizer.config, counts) if fitted else None
+            except (RunError, ConfigError):
+                code = None
+            if code is None:
+                return None
+            frames = {k: to_uint8(code.decode(code.encode(pixels, k)))[0] for k in counts}
+        return Row(LINEAR, frames, quality(frames, image) | {"bits": [k * each for k in counts]}, dashed=True)
+
+
+def quality(frames: dict[int, Tensor], image: Tensor) -> dict[str, list[float]]:
+    """PSNR in dB and SSIM of each frame."""
+    made, original = to_float(torch.stack(list(frames.values()))), to_float(image[None])
+    original = original.expand_as(made)
+    return {"psnr": psnr(made, original).tolist(), "ssim": ssim(made, original).tolist()}
+
+
+def caption(row: Row, i: int) -> str:
+    count, numbers = list(row.frames)[i], row.numbers
+    return (
+        f"{tokens(count)} · {numbers['bits'][i]:,.0f} bits · PSNR {numbers['psnr'][i]:.1f} dB"
+        f" · SSIM {numbers['ssim'][i]:.3f}"
+    )
+
+
+def encoded(picture: Tensor) -> bytes:
+    """uint8 [3, S, S] -> the bytes of an image file."""
+    buffer, image = io.BytesIO(), Image.fromarray(picture.permute(1, 2, 0).numpy())
+    if max(image.size) <= EXACT:
+        image.save(buffer, "PNG", compress_level=1)
+    else:
+        image.save(buffer, "WEBP", quality=95, method=1)
+    return buffer.getvalue()
+
+
+def heat(map: Tensor) -> Tensor:
+    """A map [h, w] in colors, its largest value the brightest, uint8 [3, h, w]."""
+    values = (map / map.max().clamp_min(1e-9)).numpy()
+    colors = mpl.colormaps["inferno"](values)[..., :3]
+    return torch.from_numpy((255 * colors).round().astype(np.uint8)).permute(2, 0, 1)

@@ -1,0 +1,277 @@
+"""The explorer: a picture of one's own under the token slider, and tokens that answer.
+
+    Explorer(photo="holiday.jpg")
+
+Frames are made once for each model and picture and sent together, so the slider moves without the kernel;
+an edited token asks it for one picture. Where no kernel runs, a saved notebook or the report, the same frames
+stand as plain HTML (`tok1d.jupyter.slider`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+from torch import Tensor
+
+from tok1d.config.fields import ConfigError
+from tok1d.config.schema import DataConfig
+from tok1d.data.dataset import ImageDataset, load_data
+from tok1d.explore.microscope import Microscope
+from tok1d.explore.photo import open_photo
+from tok1d.jupyter.explorer.models import Model, Row, caption, encoded, heat, offered
+from tok1d.jupyter.slider import TokenSlider
+from tok1d.runs import RunError
+
+FRONT = Path(__file__).parent / "front"
+PARTS = ("dom", "compare", "microscope", "fill", "main")  # of one JavaScript module
+KEPT = 32  # pictures of a model
+
+
+class Explorer(anywidget.AnyWidget):
+    """`models` are folders or hub ids; by default the newest finished run below `outputs`, and others and the
+    shipped tokenizer can be chosen. The validation images of `data` can be chosen by index; `photo` is the
+    path of the picture shown first. Raises `ConfigError`, `RunError` when there is nothing to begin with.
+    """
+
+    _esm = "\n".join((FRONT / f"{part}.js").read_text(encoding="utf-8") for part in PARTS)
+    _css = (FRONT / "explorer.css").read_text(encoding="utf-8")
+    count = traitlets.Int(0).tag(sync=True)  # of images in the data set
+
+    def __init__(
+        self,
+        models: tuple[str, ...] = (),
+        data: DataConfig | None = None,
+        outputs: str | Path = "outputs",
+        photo: str = "",
+    ):
+        self.choices = {name: [name] for name in models} or offered(outputs)
+        if not self.choices:
+            raise RunError(
+                f"there is no finished run in {outputs}: train one with 'tok1d run notebooks/train.ipynb'"
+            )
+        self.data, self.cache = data or DataConfig(), Path(outputs) / ".cache"
+        self.loaded: dict[str, Model] = {}
+        self.rows: collections.OrderedDict[tuple[str, str], list[Row]] = collections.OrderedDict()
+        self.chosen = [self.model(name).name for name in (models or list(self.choices)[:1])]
+        self.sources: dict[bool, Any] = {}  # what was opened: the picture, and the second one
+        self.filling: asyncio.Task | None = None
+        self.stopped = False
+        super().__init__(count=len(self.images))
+        self.label, self.image = self.pick({"path": photo} if photo else {"index": 0})
+        self.on_msg(self._answer)
+
+    # ---- models and pictures ----
+
+    def model(self, name: str) -> Model:
+        if name not in self.loaded:
+            self.loaded[name] = Model(name, self.choices[name])
+        return self.loaded[name]
+
+    @property
+    def first(self) -> Model:
+        return self.model(self.chosen[0])
+
+    @property
+    def images(self) -> ImageDataset:
+        """The validation images, at the models' size."""
+        return load_data(self.data, self.first.size, self.cache)[1]
+
+    def pick(self, asked: dict[str, Any], raw: bytes = b"") -> tuple[str, Tensor]:
+        """A picture's name, and uint8 [3, S, S]: by index, by path, or its file's bytes."""
+        size, second = self.first.size, bool(asked.get("second"))
+        if raw:
+            label, image = asked.get("name", "picture"), open_photo(raw, size, asked.get("name", ""))
+        elif asked.get("path"):
+            label, image = Path(asked["path"]).name, open_photo(asked["path"].strip(), size)
+        else:
+            index, images = int(asked.get("index", 0)), self.images
+            if not 0 <= index < len(images):
+                raise ConfigError(f"there is no image {index}: type 0 … {len(images) - 1}")
+            label, image = f"original: {images.names[index]}", images.center_crops([index])[0]
+        self.sources[second] = asked, raw
+        return label, image
+
+    def frames(self) -> list[Row]:
+        """A row for each chosen model, and the linear code of equal bits."""
+        key = hashlib.sha256(self.image.numpy().tobytes()).hexdigest(), ",".join(self.chosen)
+        if key not in self.rows:
+            made = [self.model(name).row(self.image) for name in self.chosen]
+            line = self.first.line_to_beat(self.image)
+            self.rows[key] = made + ([line] if line else [])
+            while len(self.rows) > KEPT:
+                self.rows.popitem(last=False)
+        return self.rows[key]
+
+    # ---- answers to the front end ----
+
+    def _answer(self, _: Any, asked: dict[str, Any], buffers: list[Any]) -> None:
+        try:
+            getattr(self, f"_{asked['do']}")(asked, buffers)
+        except (ConfigError, RunError) as error:
+            self.send({"kind": "error", "text": str(error)})
+
+    def _start(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        self.send({"kind": "models", "choices": list(self.choices), "chosen": self.chosen})
+        self._show()
+
+    def _show(self) -> None:
+        rows = self.frames()
+        try:
+            self.microscope: Microscope | None = Microscope(self.first.largest, self.image)
+            tokens = {"ids": self.microscope.ids, "why": self.microscope.blind}
+            tokens["codebook"] = self.first.largest.quantizer.codebook_size
+        except ConfigError as error:  # continuous tokens cannot be touched
+            self.microscope, tokens = None, {"ids": [], "why": str(error), "codebook": 0}
+        pictures = [self.image, *(frame for row in rows for frame in row.frames.values())]
+        facts = {"label": self.label, "rows": [row.facts() for row in rows], "tokens": tokens}
+        self.send({"kind": "frames"} | facts, [encoded(picture) for picture in pictures])
+
+    def _open(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        label, image = self.pick(asked, bytes(buffers[0]) if buffers else b"")
+        if asked.get("second"):
+            self.other = Microscope(self.first.largest, image)
+            self.send({"kind": "second", "ids": self.other.ids, "note": f"second image: {label}"})
+        else:
+            self.label, self.image = label, image
+            self._show()
+
+    def _models(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        before = self.chosen
+        try:
+            self._choose([name for name in asked["names"] if name in self.choices])
+        except (ConfigError, RunError):
+            self.chosen = before
+            self.send({"kind": "models", "choices": list(self.choices), "chosen": before})
+            raise
+
+    def _choose(self, names: list[str]) -> None:
+        if not names:
+            raise ConfigError("no model is chosen: keep one")
+        sizes = {self.model(name).size for name in names}
+        if len(sizes) > 1:
+            both = " and ".join(map(str, sorted(sizes)))
+            raise ConfigError(f"these models take images of {both} pixels: choose models of one size")
+        changed, self.chosen = sizes != {self.first.size}, names
+        if changed:
+            self.label, self.image = self.pick(*self.sources[False])
+        self._show()
+
+    def _add(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        where = asked["where"].strip().rstrip("/")
+        self.loaded[where] = Model(where, [where])
+        self.choices.setdefault(where, [where])
+        self._models({"names": [*dict.fromkeys((*self.chosen, where))]}, [])
+        self.send({"kind": "models", "choices": list(self.choices), "chosen": self.chosen})
+
+    # ---- tokens ----
+
+    @property
+    def touched(self) -> Microscope:
+        if self.microscope is None:
+            raise ConfigError(
+                "the tokens of this model are continuous and have no codes: choose another model"
+            )
+        return self.microscope
+
+    def _decode(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        ids = [None if i is None else int(i) for i in asked["ids"]]
+        self._edited(ids, lambda: self.touched.decode(ids))
+
+    def _blend(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        share = float(asked["share"])
+        self._edited(
+            [], lambda: self.touched.blend(self.other.ids, share), f"{share:.0%} of the second image"
+        )
+
+    def _edited(self, ids: list[int | None], make: Any, text: str = "") -> None:
+        try:
+            picture = make()
+        except ConfigError as error:
+            self.send({"kind": "error", "text": str(error)})
+            picture, text = self.image.new_zeros(self.image.shape), str(error)
+        changed = sum(a != b for a, b in zip(ids, self.touched.ids, strict=False))
+        says = text or (f"{changed} of {len(ids)} tokens changed" if changed else "no token changed")
+        self.send({"kind": "edited", "text": says}, [encoded(picture)])
+
+    def _token(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        k, touched = int(asked["k"]), self.touched
+        codes = touched.neighbors(k)
+        maps = [heat(touched.effects[k])] + ([] if touched.blind else [heat(touched.looks_at[k])])
+        pictures = [encoded(picture) for picture in touched.with_code(k, codes)]
+        row = touched.table()[k]
+        text = (
+            f"token {k}: code {row['code']}; without it {row['psnr_without']:.2f} dB, {-row['lost']:+.2f} dB"
+        )
+        about = {"k": k, "codes": codes, "looks": not touched.blind, "text": text}
+        self.send({"kind": "token"} | about, [*map(encoded, maps), *pictures])
+
+    def _table(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        self.send({"kind": "table", "effects": [row["effect"] for row in self.touched.table()]})
+
+    # ---- fewest tokens, and holes ----
+
+    def _fewest(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        from tok1d.explore.fewest import fewest_tokens
+
+        wished = float(asked["psnr"])
+        count = fewest_tokens(self.first.largest, self.image, psnr=wished)
+        text = (
+            f"{count} tokens"
+            if count
+            else f"not even with {self.first.largest.config.num_latent_tokens} tokens"
+        )
+        self.send({"kind": "fewest", "count": count, "text": text})
+
+    def _fill(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        left, top, width, height = (float(x) / 100 for x in asked["hole"])
+        S = self.image.shape[-1]
+        hole = np.zeros((S, S), bool)
+        hole[round(top * S) : round((top + height) * S), round(left * S) : round((left + width) * S)] = True
+        if not hole.any() or hole.all():
+            raise ConfigError("the hole is empty or everything: type a width and height of 1 … 99 %")
+        self.stopped = True  # of one that is being filled
+        self.filling = asyncio.get_running_loop().create_task(self._filled(hole))
+
+    async def _filled(self, hole: np.ndarray) -> None:
+        """Step by step, so that other messages, such as stop, are heard between them."""
+        from tok1d.explore.optimize import inpaint
+
+        await asyncio.sleep(0)
+        self.stopped = False
+        last: Any = None
+        for last in inpaint(self.first.largest, self.image, hole):
+            share = last.step / last.steps
+            self._send_filled(last, f"step {last.step} of {last.steps}", share, done=False)
+            await asyncio.sleep(0)
+            if self.stopped:
+                break
+        self._send_filled(last, f"filled in {last.step} steps", 1.0, done=True)
+
+    def _send_filled(self, state: Any, text: str, share: float, done: bool) -> None:
+        self.send({"kind": "filled", "text": text, "share": share, "done": done}, [encoded(state.image)])
+
+    def _stop(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        self.stopped = True
+
+    # ---- without a kernel ----
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        found = super()._repr_mimebundle_(**options)
+        data, metadata = found if isinstance(found, tuple) else (found, {})
+        return (data or {}) | {"text/html": self.to_html()}, metadata
+
+    def to_html(self) -> str:
+        """The slider over the present picture, which needs no kernel."""
+        first, *others = [row for row in self.frames() if list(row.frames) == list(self.frames()[0].frames)]
+        shown = {row.name: {k: frame[None] for k, frame in row.frames.items()} for row in (first, *others)}
+        captions = {k: caption(first, i) for i, k in enumerate(first.frames)}
+        mine = shown.pop(first.name)
+        names = (self.label, first.name)
+        return TokenSlider(self.image[None], mine, captions, others=shown, names=names).to_html()
