@@ -55,7 +55,7 @@ def test_a_token_changes_the_picture_most_where_its_map_says(shipped, roads):
         edited = [other.ids[k] if j == k else i for j, i in enumerate(microscope.ids)]
         before, after = microscope.decode(microscope.ids).float(), microscope.decode(edited).float()
         change = (after - before).abs().mean(0)
-        near = [F.avg_pool2d(x[None], 9, 4).flatten().numpy() for x in (change, microscope.effects[k])]
+        near = [F.avg_pool2d(x[None], 9, 4).flatten().numpy() for x in (change, microscope.effects([k])[0])]
         found.append(rank_correlation(*near))
     assert np.median(found) > 0.6 and min(found) > 0, found
 
@@ -105,5 +105,5 @@ def test_what_cannot_be_decoded_is_one_sentence(shipped, roads, tmp_path):
     single = linear_tokenizer(tmp_path, num_latent_tokens=1, elastic=False)
     alone = Microscope(single, torch.zeros(3, 16, 16, dtype=torch.uint8))
     with pytest.raises(ConfigError, match="only token"):
-        _ = alone.effects
+        alone.effects([0])
     assert set(alone.first_and_last()) == {"only the first", "only the last"}

@@ -3,7 +3,7 @@
     microscope = Microscope(tokenizer, image)       # uint8 [3, S, S]
     microscope.ids                                  # [K] ints
     microscope.decode([7, None, *microscope.ids[2:]])    # uint8 [3, S, S]; None: there is no such token
-    microscope.effects[3]                           # [S, S]: how much each pixel changes without token 3
+    microscope.effects([3])[0]                      # [S, S]: how much each pixel changes without token 3
 
 An effect is what dropping a token changes; an attention map is where its latent query looks in the encoder,
 and there is none where a token is no query: `looks_at` says why.
@@ -44,6 +44,7 @@ class Microscope:
         with torch.no_grad():
             ids = tokenizer.encode(to_float(image[None].to(tokenizer.device)))[0]
         self.ids: list[int] = ids.tolist()
+        self._without: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,33 +90,42 @@ class Microscope:
 
     # ---- what each token does ----
 
-    @functools.cached_property
-    def without_each(self) -> Tensor:
-        """The image without token k, [K, 3, S, S] in 0 … 1."""
-        K = len(self.ids)
-        if K == 1:
+    def without(self, places: Sequence[int]) -> Tensor:
+        """The image without one of these tokens each, [B, 3, S, S] in 0 … 1; each is decoded once."""
+        if len(self.ids) == 1:
             raise ConfigError("without its only token there is no image: take a tokenizer with more")
-        dropped = [[None if j == k else i for j, i in enumerate(self.ids)] for k in range(K)]
-        parts = [self._decode(dropped[i : i + AT_ONCE]) for i in range(0, K, AT_ONCE)]
-        return torch.cat(parts)
+        new = [k for k in places if k not in self._without]
+        for start in range(0, len(new), AT_ONCE):
+            some = new[start : start + AT_ONCE]
+            dropped = [[None if j == k else i for j, i in enumerate(self.ids)] for k in some]
+            self._without |= zip(some, self._decode(dropped), strict=True)
+        return torch.stack([self._without[k] for k in places])
+
+    def effects(self, places: Sequence[int]) -> Tensor:
+        """How much each pixel changes without one of these tokens, mean absolute difference, [B, S, S]."""
+        return (self.without(places) - self.whole).abs().mean(1)
 
     @functools.cached_property
-    def effects(self) -> Tensor:
-        """How much each pixel changes without token k, mean absolute difference, [K, S, S] in 0 … 1."""
-        return (self.without_each - self._decode([self.ids])).abs().mean(1)
+    def whole(self) -> Tensor:
+        """The image of all tokens, [3, S, S] in 0 … 1."""
+        return self._decode([self.ids])[0]
+
+    def lost(self, places: Sequence[int]) -> list[float]:
+        """What the PSNR loses without one of these tokens, dB."""
+        original = to_float(self.image)[None]
+        without = psnr(self.without(places), original.expand(len(places), -1, -1, -1))
+        return (psnr(self.whole[None], original) - without).tolist()
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each token: its code, the image's PSNR without it, what that lost in dB, and its share of
-        the sum of all effects.
+        """A row for each token: its code, the PSNR that is lost without it, and its share of the sum of all
+        effects.
         """
-        original = to_float(self.image)[None]
-        whole = float(psnr(self._decode([self.ids]), original))
-        without = psnr(self.without_each, original.expand(len(self.ids), -1, -1, -1)).tolist()
-        effect = self.effects.mean((1, 2))
+        every = range(len(self.ids))
+        effect = self.effects(every).mean((1, 2))
         shares = (effect / effect.sum().clamp_min(1e-12)).tolist()
         return [
-            {"token": k, "code": code, "psnr_without": value, "lost": whole - value, "effect": share}
-            for k, (code, value, share) in enumerate(zip(self.ids, without, shares, strict=True))
+            {"token": k, "code": code, "lost": lost, "effect": share}
+            for k, (code, lost, share) in enumerate(zip(self.ids, self.lost(every), shares, strict=True))
         ]
 
     def neighbors(self, k: int, count: int = 6) -> list[int]:

@@ -50,6 +50,11 @@ def offered(outputs: str | Path, most: int = 8) -> dict[str, list[str]]:
     return found
 
 
+def short(where: str) -> str:
+    """A folder's or hub id's last two parts."""
+    return "/".join(Path(where).parts[-2:])
+
+
 def load(where: str) -> Tokenizer:
     """The tokenizer of a run, model folder or hub id. Raises `ConfigError`, `RunError`: one sentence."""
     return tokenizer_of_run(Run(where)) if (Path(where) / "params.yaml").exists() else load_tokenizer(where)

@@ -14,6 +14,7 @@ import secrets
 import torch
 from torch import Tensor
 
+from tok1d.data.dataset import to_uint8
 from tok1d.explore.microscope import Microscope
 from tok1d.figures.images import tokens
 from tok1d.jupyter.explorer.models import LINEAR, Model, Row, caption, encoded, heat
@@ -68,13 +69,12 @@ class EffectSlider:
     def __init__(self, model: Model, image: Tensor):
         microscope = Microscope(model.largest, image)
         shown = range(min(FIRST, len(microscope)))
-        without = {k: (255 * microscope.without_each[k]).round().to(torch.uint8)[None] for k in shown}
-        maps = {k: heat(microscope.effects[k])[None] for k in shown}
-        rows = microscope.table()
-        captions = {
-            k: f"without token {k}: {rows[k]['psnr_without']:.2f} dB, {-rows[k]['lost']:+.2f} dB"
-            for k in shown
+        without = {
+            k: to_uint8(image)[None] for k, image in zip(shown, microscope.without(shown), strict=True)
         }
+        maps = {k: heat(effect)[None] for k, effect in zip(shown, microscope.effects(shown), strict=True)}
+        lost = zip(shown, microscope.lost(shown), strict=True)
+        captions = {k: f"without token {k}: {-loss:+.2f} dB" for k, loss in lost}
         names = ("all tokens", "without one")
         whole = microscope.decode(microscope.ids)[None]
         self.slider = TokenSlider(whole, without, captions, others={"effect": maps}, names=names, start=0)

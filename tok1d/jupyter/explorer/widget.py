@@ -25,13 +25,14 @@ from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import ImageDataset, load_data
 from tok1d.explore.microscope import Microscope
 from tok1d.explore.photo import open_photo
-from tok1d.jupyter.explorer.models import Model, Row, caption, encoded, heat, offered
+from tok1d.jupyter.explorer.models import Model, Row, caption, encoded, heat, offered, short
 from tok1d.jupyter.slider import TokenSlider
 from tok1d.runs import RunError
 
 FRONT = Path(__file__).parent / "front"
 PARTS = ("dom", "compare", "microscope", "fill", "main")  # of one JavaScript module
 KEPT = 32  # pictures of a model
+FEW = 4  # tokens whose effects are measured before the next message is heard
 
 
 class Explorer(anywidget.AnyWidget):
@@ -51,7 +52,7 @@ class Explorer(anywidget.AnyWidget):
         outputs: str | Path = "outputs",
         photo: str = "",
     ):
-        self.choices = {name: [name] for name in models} or offered(outputs)
+        self.choices = {short(where): [where] for where in models} or offered(outputs)
         if not self.choices:
             raise RunError(
                 f"there is no finished run in {outputs}: train one with 'tok1d run notebooks/train.ipynb'"
@@ -59,8 +60,10 @@ class Explorer(anywidget.AnyWidget):
         self.data, self.cache = data or DataConfig(), Path(outputs) / ".cache"
         self.loaded: dict[str, Model] = {}
         self.rows: collections.OrderedDict[tuple[str, str], list[Row]] = collections.OrderedDict()
-        self.chosen = [self.model(name).name for name in (models or list(self.choices)[:1])]
+        self.chosen = [self.model(name).name for name in list(self.choices)[: len(models) or 1]]
         self.sources: dict[bool, Any] = {}  # what was opened: the picture, and the second one
+        self.microscope: Microscope | None = None
+        self.other: Microscope | None = None
         self.filling: asyncio.Task | None = None
         self.stopped = False
         super().__init__(count=len(self.images))
@@ -124,11 +127,11 @@ class Explorer(anywidget.AnyWidget):
     def _show(self) -> None:
         rows = self.frames()
         try:
-            self.microscope: Microscope | None = Microscope(self.first.largest, self.image)
-            tokens = {"ids": self.microscope.ids, "why": self.microscope.blind}
-            tokens["codebook"] = self.first.largest.quantizer.codebook_size
+            self.microscope = Microscope(self.first.largest, self.image)
+            codebook = self.first.largest.quantizer.codebook_size
+            tokens = dict(ids=self.microscope.ids, why=self.microscope.blind, codebook=codebook)
         except ConfigError as error:  # continuous tokens cannot be touched
-            self.microscope, tokens = None, {"ids": [], "why": str(error), "codebook": 0}
+            self.microscope, tokens = None, dict(ids=[], why=str(error), codebook=0)
         pictures = [self.image, *(frame for row in rows for frame in row.frames.values())]
         facts = {"label": self.label, "rows": [row.facts() for row in rows], "tokens": tokens}
         self.send({"kind": "frames"} | facts, [encoded(picture) for picture in pictures])
@@ -136,8 +139,8 @@ class Explorer(anywidget.AnyWidget):
     def _open(self, asked: dict[str, Any], buffers: list[Any]) -> None:
         label, image = self.pick(asked, bytes(buffers[0]) if buffers else b"")
         if asked.get("second"):
-            self.other = Microscope(self.first.largest, image)
-            self.send({"kind": "second", "ids": self.other.ids, "note": f"second image: {label}"})
+            self.other = other = Microscope(self.first.largest, image)
+            self.send({"kind": "second", "ids": other.ids, "note": f"second image: {label}"})
         else:
             self.label, self.image = label, image
             self._show()
@@ -164,10 +167,11 @@ class Explorer(anywidget.AnyWidget):
         self._show()
 
     def _add(self, asked: dict[str, Any], buffers: list[Any]) -> None:
-        where = asked["where"].strip().rstrip("/")
-        self.loaded[where] = Model(where, [where])
-        self.choices.setdefault(where, [where])
-        self._models({"names": [*dict.fromkeys((*self.chosen, where))]}, [])
+        where = asked["where"].strip()
+        name = short(where)
+        self.loaded[name] = Model(name, [where])
+        self.choices[name] = [where]
+        self._models({"names": [*dict.fromkeys((*self.chosen, name))]}, [])
         self.send({"kind": "models", "choices": list(self.choices), "chosen": self.chosen})
 
     # ---- tokens ----
@@ -185,10 +189,10 @@ class Explorer(anywidget.AnyWidget):
         self._edited(ids, lambda: self.touched.decode(ids))
 
     def _blend(self, asked: dict[str, Any], buffers: list[Any]) -> None:
-        share = float(asked["share"])
-        self._edited(
-            [], lambda: self.touched.blend(self.other.ids, share), f"{share:.0%} of the second image"
-        )
+        share, other = float(asked["share"]), self.other
+        if other is None:
+            raise ConfigError("there is no second image: open one first")
+        self._edited([], lambda: self.touched.blend(other.ids, share), f"{share:.0%} of the second image")
 
     def _edited(self, ids: list[int | None], make: Any, text: str = "") -> None:
         try:
@@ -203,17 +207,24 @@ class Explorer(anywidget.AnyWidget):
     def _token(self, asked: dict[str, Any], buffers: list[Any]) -> None:
         k, touched = int(asked["k"]), self.touched
         codes = touched.neighbors(k)
-        maps = [heat(touched.effects[k])] + ([] if touched.blind else [heat(touched.looks_at[k])])
+        maps = [heat(touched.effects([k])[0])] + ([] if touched.blind else [heat(touched.looks_at[k])])
         pictures = [encoded(picture) for picture in touched.with_code(k, codes)]
-        row = touched.table()[k]
-        text = (
-            f"token {k}: code {row['code']}; without it {row['psnr_without']:.2f} dB, {-row['lost']:+.2f} dB"
-        )
+        text = f"token {k}: code {touched.ids[k]}; without it {-touched.lost([k])[0]:+.2f} dB"
         about = {"k": k, "codes": codes, "looks": not touched.blind, "text": text}
         self.send({"kind": "token"} | about, [*map(encoded, maps), *pictures])
 
     def _table(self, asked: dict[str, Any], buffers: list[Any]) -> None:
-        self.send({"kind": "table", "effects": [row["effect"] for row in self.touched.table()]})
+        self.measuring = asyncio.get_running_loop().create_task(self._effects(self.touched))
+
+    async def _effects(self, touched: Microscope) -> None:
+        """A few tokens at a time, so that edits are answered between them."""
+        K = len(touched)
+        for start in range(0, K, FEW):
+            touched.without(range(start, min(start + FEW, K)))
+            await asyncio.sleep(0)
+            if touched is not self.microscope:  # another picture was opened
+                return
+        self.send({"kind": "table", "effects": [row["effect"] for row in touched.table()]})
 
     # ---- fewest tokens, and holes ----
 
