@@ -37,6 +37,7 @@ def sweep(tmp_path_factory):
     with ThreadPoolExecutor() as both:
         trained = list(both.map(lambda params: train_tiny(outputs, **params), runs))
     steps = [tok1d_run(name, outputs) for name in ("reconstruct", "ablation", "figures")]
+    steps.append(tok1d_run("explore", outputs, toy_val_images=12, toy_images=12, show_images=2))
     for step in [*trained, *steps]:
         assert step.returncode == 0, step.stdout + step.stderr
     return outputs / "runs"
@@ -53,7 +54,7 @@ def test_the_runner_leaves_everything(sweep):
     assert [r["num_tokens"] for r in run.evaluation["results"]] == [1, 2, 4]
     assert {"images", "resize", "data_fingerprint", "image_size"} <= run.evaluation["card"].keys()
     figures = {path.name for path in (sweep / "figures").iterdir()}
-    for name in set(FIGURES) - {"encoders", "elastic"}:
+    for name in set(FIGURES) - {"encoders", "elastic", "guidance"}:
         assert {f"{name}.png", f"{name}.pdf", f"{name}.json"} <= figures
     said = (sweep / "figures.log").read_text()
     assert "encoders is not drawn" in said and "make them with 'tok1d run notebooks/reconstruct.ipynb" in said
@@ -242,7 +243,7 @@ def test_the_report_is_alive_offline(sweep):
         headings = browser.page.locator("h1").all_inner_texts()
         assert sorted(headings) == sorted(
             [f"Train a tokenizer · {name}" for name in ("fixed", "quickstart")]
-            + ["Reconstruct · quickstart", "Token-count ablation", "Figures", "tok1d · runs"]
+            + ["Reconstruct · quickstart", "Token-count ablation", "Figures", "Explore", "tok1d · runs"]
         )
         text = browser.page.locator("#summary").inner_text()
         best = max((r["psnr"], name) for name in ("quickstart", "fixed")

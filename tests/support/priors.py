@@ -26,11 +26,12 @@ def random_prior(kind: str = "autoregressive", seed: int = 0, **shape) -> Prior:
 
 
 def linear_tokenizer(folder: Path, **config) -> Tokenizer:
-    """A linear code of 16 pixels, fitted to noisy colors, and saved in `folder`/model."""
+    """A linear code of 16 pixels, or `image_size`, fitted to noisy colors, and saved in `folder`/model."""
     torch.manual_seed(1)
     small = dict(image_size=16, num_latent_tokens=4, decoder_refine="nano", fsq_levels=(4, 3))
     tokenizer = Tokenizer(TokenizerConfig(**small | config))
-    noise = torch.randint(-20, 20, (60, 3, 16, 16)) + torch.randint(0, 256, (60, 3, 1, 1))
+    size = tokenizer.config.image_size
+    noise = torch.randint(-20, 20, (60, 3, size, size)) + torch.randint(0, 256, (60, 3, 1, 1))
     tokenizer.encoder.fit(list(noise.clamp(0, 255).to(torch.uint8)))
     tokenizer.save_pretrained(folder / "model")
     return tokenizer.eval()

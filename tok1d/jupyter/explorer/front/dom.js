@@ -2,6 +2,7 @@
 
 function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
+  element.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab would take the keys
   for (const [name, value] of Object.entries(properties)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name in element && name !== "list") element[name] = value;

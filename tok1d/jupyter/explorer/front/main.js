@@ -9,7 +9,7 @@ function render({ model, el }) {
   const add = () => where.value && send({ do: "add", where: where.value });
   where.addEventListener("keydown", (event) => event.key === "Enter" && add());
   const models = h("div", { className: "row models" });
-  const root = h("div", { className: "tok1d-explorer", "data-lm-suppress-shortcuts": "true", tabIndex: -1 },
+  const root = h("div", { className: "tok1d-explorer", tabIndex: -1 },
     models, image.element, status, parts.slider.element, parts.touch.element, parts.hole.element);
 
   function offer({ choices, chosen }) {

@@ -1,0 +1,198 @@
+"""The explorer: every answer to its front end, one sentence for whatever cannot be shown, and JupyterLab."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from browser import accessibility_faults, chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
+from PIL import Image
+from priors import linear_tokenizer
+from workbench import REPO
+
+from tok1d.config.schema import DataConfig
+from tok1d.jupyter.explorer.models import Model
+from tok1d.jupyter.explorer.static import EffectSlider, ModelSlider, Wipe
+from tok1d.jupyter.explorer.widget import Explorer
+from tok1d.runs import Run, RunError
+
+SHIPPED = str(REPO / "outputs/published/toy-roads-64px")
+FEW = DataConfig(toy_images=8, toy_val_images=8)
+
+
+@pytest.fixture
+def explorer(tmp_path):
+    """One of the shipped tokenizer, and what it sends."""
+    explorer, explorer.said = (made := Explorer((SHIPPED,), FEW, tmp_path)), []
+    made.send = lambda message, buffers=(): made.said.append((message, list(buffers)))
+    return made
+
+
+def ask(explorer, raw: bytes = b"", **message):
+    """The last answer to a message of the front end, and the pictures that came with it."""
+    explorer._answer(explorer, message, [memoryview(raw)] if raw else [])
+    message, buffers = explorer.said[-1]
+    return message, [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in buffers]
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def road(width: int = 90, height: int = 60) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([255 * x / width, 255 * y / height, 128 + 0 * x], -1)
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def test_a_picture_comes_with_every_count_and_the_line_to_beat(explorer):
+    ask(explorer, do="start")
+    message, pictures = explorer.said[-1][0], ask(explorer, do="start")[1]
+    row, line = message["rows"]
+    assert row["counts"] == [1, 2, 4, 8, 16, 32, 64, 128] == line["counts"] and line["dashed"]
+    assert len(pictures) == 17 and all(picture.shape == (64, 64, 3) for picture in pictures)
+    assert row["psnr"] == sorted(row["psnr"]) and row["psnr"][-1] > line["psnr"][-1]
+    assert len(message["tokens"]["ids"]) == 128 and "not queries" in message["tokens"]["why"]
+
+
+def test_tokens_answer(explorer):
+    ids = ask(explorer, do="start")[0]["tokens"]["ids"]
+    same, (whole,) = ask(explorer, do="decode", ids=ids)
+    assert same["text"] == "no token changed"
+    edited, (without,) = ask(explorer, do="decode", ids=[None, *ids[1:]])
+    assert edited["text"] == "1 of 128 tokens changed" and differ(whole, without) > 5
+    token, pictures = ask(explorer, do="token", k=0)
+    assert len(pictures) == 1 + len(token["codes"]) and "without it -" in token["text"]
+    assert "there is no second image" in ask(explorer, do="blend", share=0.5)[0]["text"]
+    second, _ = ask(explorer, do="open", index=3, second=True)
+    _, (other,) = ask(explorer, do="decode", ids=second["ids"])
+    _, (blended,) = ask(explorer, do="blend", share=1)
+    assert differ(other, blended) < 1 and differ(other, whole) > 5
+    assert ask(explorer, do="decode", ids=[None] * 128)[0]["text"].startswith("every token is dropped")
+
+
+@pytest.mark.parametrize(
+    "name, raw",
+    {
+        "fifty megapixels": saved(road(8700, 5800), "JPEG"),
+        "gray": saved(road().convert("L")),
+        "cmyk": saved(road().convert("CMYK"), "JPEG"),
+        "transparent": saved(road().convert("RGBA")),
+    }.items(),
+)
+def test_an_upload_of_any_kind_is_shown(explorer, name, raw):
+    message, pictures = ask(explorer, raw, do="open", name=f"{name}.img")
+    assert message["kind"] == "frames" and message["label"] == f"{name}.img"
+    assert pictures[0].shape == (64, 64, 3) and pictures[0].std() > 10
+
+
+def test_a_portrait_is_upright(explorer):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned right
+    _, pictures = ask(explorer, saved(road(), "JPEG", exif=exif, quality=95), do="open", name="portrait.jpg")
+    _, upright = ask(
+        explorer, saved(road().transpose(Image.Transpose.ROTATE_270)), do="open", name="upright.png"
+    )
+    assert differ(pictures[0], upright[0]) < 3
+
+
+def test_what_cannot_be_shown_is_one_line_and_the_picture_before_stays(explorer, tmp_path):
+    before = ask(explorer, do="start")[1][0]
+    (tmp_path / "outputs/runs/young").mkdir(parents=True)
+    Run(tmp_path / "outputs/runs/young").write_text("params.yaml", "steps: 5\n")
+    whole, heic = saved(road(), "JPEG"), b"\0\0\0\x18ftypheic" + bytes(100)
+    wrong = {
+        "cut.jpg cannot be shown": dict(do="open", name="cut.jpg", raw=whole[: len(whole) // 2]),
+        "notes.txt cannot be shown (not an image)": dict(do="open", name="notes.txt", raw=b"hello"),
+        "photo.heic cannot be shown (HEIC needs another library: type pip install pillow-heif)": dict(
+            do="open", name="photo.heic", raw=heic
+        ),
+        "nowhere.png cannot be shown (no such file": dict(do="open", path="nowhere.png"),
+        "there is no image 99: type 0 … 7": dict(do="open", index=99),
+        "there is no tokenizer nowhere": dict(do="add", where="nowhere"),
+        "no model is chosen: keep one": dict(do="models", names=[]),
+        "is not a finished run": dict(do="add", where=str(tmp_path / "outputs/runs/young")),
+        "pixels: choose models of one size": dict(do="add", where=str(tmp_path / "small")),
+    }
+    linear_tokenizer(tmp_path / "small")
+    for words, asked in wrong.items():
+        raw = asked.pop("raw", b"")
+        message, _ = ask(explorer, raw, **asked)
+        errors = [said["text"] for said, _ in explorer.said if said["kind"] == "error"]
+        assert words in errors[-1] and "\n" not in errors[-1], (words, errors[-1], message)
+        assert np.array_equal(ask(explorer, do="start")[1][0], before)
+
+
+def test_without_any_model_there_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=r"train one with 'tok1d run notebooks/train\.ipynb'"):
+        Explorer(outputs=tmp_path / "outputs")
+
+
+def test_eight_images_of_three_models_are_one_small_page_without_a_kernel(tmp_path):
+    paths = [SHIPPED, str(tmp_path / "fixed")]
+    linear_tokenizer(tmp_path / "fixed", image_size=64, elastic=False)
+    models = [Model("shipped", paths[:1]), Model("fixed", paths[1:]), Model("again", paths[:1])]
+    images = Explorer((SHIPPED,), FEW, tmp_path).images.center_crops(range(8))
+    parts = [ModelSlider(models, images), Wipe(models[0], images), EffectSlider(models[0], images[0])]
+    page = tmp_path / "page.html"
+    body = "".join(part._repr_html_() for part in parts)
+    page.write_text(
+        f'<!doctype html><html lang="en"><title>t</title><main>{body}</main></html>', encoding="utf-8"
+    )
+    assert page.stat().st_size < 12e6
+    with chromium() as browser:
+        browser.page.goto(page.as_uri())
+        assert accessibility_faults(browser.page) == []
+        shown = browser.page.locator(".tok1d-slider figure:visible").first
+        before = pixels(shown)
+        browser.page.locator(".tok1d-slider input:checked").first.focus()
+        browser.page.keyboard.press("ArrowRight")
+        assert differ(before, pixels(shown)) > 0.01
+        wipe = browser.page.locator(".tok1d-wipe .pairs")
+        before = pixels(wipe)
+        browser.page.locator(".tok1d-wipe input").check()
+        assert differ(before, pixels(wipe)) > 0.5 and not browser.outside
+
+
+def test_it_answers_in_jupyterlab(tmp_path):
+    lines = [
+        "from tok1d.config.schema import DataConfig",
+        "from tok1d.jupyter.explorer.widget import Explorer",
+        f"Explorer(({SHIPPED!r},), DataConfig(toy_images=8, toy_val_images=8))",
+    ]
+    cell = {"cell_type": "code", "id": "a", "execution_count": None, "metadata": {}, "outputs": []}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = {"cells": [cell | {"source": "\n".join(lines)}], "metadata": kernel}
+    (tmp_path / "own.ipynb").write_text(json.dumps(notebook | {"nbformat": 4, "nbformat_minor": 5}))
+    road(300, 200).save(tmp_path / "mine.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with jupyter_lab(tmp_path) as lab, chromium(1280, 1500) as browser:
+        page, faults = browser.page, []
+        page.on("console", lambda said: said.type == "error" and faults.append(said.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        open_in_lab(page, lab, "own.ipynb")
+        run_all(page)
+        explorer = page.locator(".tok1d-explorer")
+        frame = explorer.locator(".panes canvas").nth(1)
+        frame.wait_for()
+        explorer.get_by_label("number of tokens").focus()
+        before = pixels(frame)
+        page.keyboard.press("ArrowRight")
+        explorer.get_by_text("32 tokens").wait_for()
+        assert differ(before, pixels(frame)) > 0.1
+        explorer.locator("input[type=file]").first.set_input_files(tmp_path / "broken.png")
+        explorer.locator(".error", has_text="broken.png cannot be shown").wait_for()
+        explorer.locator("input[type=file]").first.set_input_files(tmp_path / "mine.png")
+        explorer.locator("figcaption", has_text="mine.png").wait_for()  # one's own photo, in three actions
+        explorer.locator("summary").first.click()
+        picture = explorer.locator("details .panes canvas").first
+        explorer.get_by_label("token 0, code").click()
+        explorer.locator(".says", has_text="token 0: code").wait_for()
+        before = pixels(picture)
+        explorer.get_by_role("button", name="drop or keep it").click()
+        explorer.locator("figcaption", has_text="1 of 128 tokens changed").wait_for()
+        assert differ(before, pixels(picture)) > 1
+        assert faults == [] and not browser.outside
