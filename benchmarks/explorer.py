@@ -64,7 +64,7 @@ def main(folder: str = "") -> None:
         }
         with jupyter_lab(root) as lab, chromium(1280, 1500) as browser:
             page, faults = browser.page, list[str]()
-            page.on("console", lambda said: said.type == "error" and faults.append(said.text))
+            page.on("console", lambda said: faults.extend([said.text] * (said.type == "error")))
             page.on("pageerror", lambda error: faults.append(str(error)))
             for i, (name, where) in enumerate(models.items()):
                 (root / f"{i}.ipynb").write_text(json.dumps(notebook(where)), encoding="utf-8")
@@ -87,7 +87,13 @@ def notebook(where: Path) -> dict[str, Any]:
         "from tok1d.jupyter.explorer.widget import Explorer",
         f"Explorer(({str(where)!r},), DataConfig(toy_images=20, toy_val_images=20))",
     ]
-    cell = {"cell_type": "code", "id": "a", "execution_count": None, "metadata": {}, "outputs": []}
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "id": "a",
+        "execution_count": None,
+        "metadata": {},
+        "outputs": [],
+    }
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     return {
         "cells": [cell | {"source": "\n".join(lines)}],

@@ -10,13 +10,15 @@ from __future__ import annotations
 import base64
 import html
 import secrets
+import textwrap
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from tok1d.data.dataset import to_uint8
 from tok1d.explore.microscope import Microscope
-from tok1d.figures.images import tokens
+from tok1d.figures.images import channels_last, picture_rows, tokens
 from tok1d.jupyter.explorer.models import LINEAR, Model, Row, caption, encoded, heat
 from tok1d.jupyter.slider import TokenSlider
 
@@ -81,6 +83,18 @@ class EffectSlider:
 
     def _repr_html_(self) -> str:
         return self.slider.to_html()
+
+
+def first_and_last(model: Model, images: Tensor) -> Figure:
+    """What the first token knows that the last does not: images, uint8 [M, 3, S, S], of one token alone, and
+    of all but one.
+    """
+    kept = [Microscope(model.largest, image).first_and_last() for image in images]
+    rows = {name: torch.stack([each[name] for each in kept]) for name in kept[0]}
+    originals = {"original": channels_last(images)}
+    return picture_rows(
+        originals | {textwrap.fill(name, 12): channels_last(row) for name, row in rows.items()}
+    )
 
 
 class Wipe:
