@@ -2,7 +2,7 @@
 
 python -m benchmarks.explorer          milliseconds to a new frame and to an edited token's picture, of the
                                        shipped tokenizer (64 px) and of a ViT-S of 256 px with random weights
-python -m benchmarks.explorer FOLDER   also screenshots: light, dark, and as wide as a phone
+python -m benchmarks.explorer FOLDER   screenshots instead: the README's, dark, and as wide as a phone
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tok1d.config.schema import TokenizerConfig
+from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.models.tokenizer import Tokenizer
 
 REPO = Path(__file__).resolve().parents[1]
@@ -33,6 +34,7 @@ SLIDE = """async () => {
   }
   return took;
 }""".replace("TIMES", str(TIMES))
+DARK = "window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
 EDIT = """async () => {
   const buttons = [...document.querySelectorAll('.tok1d-explorer details button')];
   const drop = buttons.find((button) => button.textContent.startsWith('drop or'));
@@ -71,13 +73,12 @@ def main(folder: str = "") -> None:
                 open_in_lab(page, lab, f"{i}.ipynb")
                 run_all(page, 300)
                 page.wait_for_selector(".tok1d-explorer .panes canvas >> nth=1")
+                if folder:
+                    return take(page, Path(folder))
                 slide = page.evaluate(SLIDE)
                 page.locator(".tok1d-explorer summary").first.click()
                 page.wait_for_selector(".tok1d-explorer .small canvas")
-                edit = page.evaluate(EDIT)
-                say(name, slide, edit)
-                if folder and not i:
-                    take(page, Path(folder))
+                say(name, slide, page.evaluate(EDIT))
             print(f"errors in the console: {len(faults)}", *faults, sep="\n")
 
 
@@ -109,24 +110,35 @@ def say(name: str, *took: list[float]) -> None:
 
 
 def take(page: Any, folder: Path) -> None:
-    """Screenshots of the widget."""
+    """Screenshots of the widget: the README's three, then in the dark, and as wide as a phone."""
     folder.mkdir(parents=True, exist_ok=True)
     explorer = page.locator(".tok1d-explorer").first
+    photo = folder / "my-photo.jpg"
+    draw_scene(34, 256).save(photo, quality=95)
 
-    def theme(name: str) -> None:
-        page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: '{name}'}})")
-        page.wait_for_timeout(2000)
+    def upload() -> None:
+        explorer.locator("input[type=file]").first.set_input_files(photo)
+        explorer.locator("figcaption", has_text=photo.name).wait_for()
+        explorer.get_by_label("comparison").select_option("wipe")
+        photo.unlink()
 
-    shots: dict[str, Callable[[], None]] = {
-        "light": lambda: None,
-        "dark": lambda: theme("JupyterLab Dark"),
+    def touch() -> None:
+        explorer.locator("summary").first.click()
+        explorer.locator(".small canvas").first.wait_for()
+        explorer.get_by_role("button", name="drop or keep it").click()
+        page.wait_for_timeout(3000)
+
+    shots: dict[str, Callable[[], object]] = {
+        "all-cells-run": lambda: None,
+        "your-photo": upload,
+        "a-token-dropped": touch,
+        "dark": lambda: page.evaluate(DARK),
         "phone": lambda: explorer.evaluate("element => element.style.width = '380px'"),
     }
-    for name, prepare in shots.items():
+    for i, (name, prepare) in enumerate(shots.items(), 1):
         prepare()
-        page.wait_for_timeout(1000)
-        explorer.screenshot(path=folder / f"explorer-{name}.png")
-    theme("JupyterLab Light")
+        page.wait_for_timeout(1500)
+        explorer.screenshot(path=folder / f"{i}-{name}.png")
 
 
 if __name__ == "__main__":
