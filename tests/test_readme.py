@@ -7,6 +7,7 @@ import typer
 from workbench import REPO
 
 from tok1d.cli import app
+from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.generation.generator import load_tokenizer
 from tok1d.generation.prior import Prior, PriorShape
 from tok1d.generation.token_dataset import ids_sha256
@@ -25,12 +26,14 @@ def test_the_python_examples_run(monkeypatch, tmp_path):
     )  # fmt: skip
     Prior.build(shape).save_pretrained(tmp_path / "model")
     (tmp_path / "params.yaml").write_text("tokenizer: x\nprior_tokens: 4\n")
+    draw_scene(0).save(tmp_path / "photo.jpg")
     names, shapes = {"images": torch.rand(2, 3, 64, 64)}, []
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
-        exec(block.replace("outputs/priors/quickstart", str(tmp_path)), names)
+        block = block.replace("outputs/priors/quickstart", str(tmp_path))
+        exec(block.replace("photo.jpg", str(tmp_path / "photo.jpg")), names)
         shapes.append((tuple(names["ids"].shape) if "ids" in names else (), tuple(names["images"].shape)))
         names["images"] = torch.rand(2, 3, 64, 64)
-    assert shapes == [((), (8, 3, 64, 64)), ((2, 32), (2, 3, 64, 64))]
+    assert shapes == [((), (8, 3, 64, 64)), ((2, 32), (2, 3, 64, 64)), ((2, 32), (1, 3, 64, 64))]
 
 
 def test_every_command_parses_and_every_path_exists():

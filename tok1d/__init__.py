@@ -17,10 +17,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _PUBLIC = {
     "Generator": "tok1d.generation.generator", "Run": "tok1d.runs",
-    "SampleConfig": "tok1d.config.generation", "Tokenizer": "tok1d.models.tokenizer",
-    "evaluate": "tok1d.evaluation.evaluate", "train": "tok1d.training.train",
+    "SampleConfig": "tok1d.config.generation", "TokenSlider": "tok1d.jupyter.slider",
+    "Tokenizer": "tok1d.models.tokenizer", "evaluate": "tok1d.evaluation.evaluate",
+    "open_photo": "tok1d.explore.photo", "reconstruct": "tok1d.evaluation.evaluate",
+    "train": "tok1d.training.train",
 }  # fmt: skip
-__all__ = ["Generator", "Run", "SampleConfig", "Tokenizer", "evaluate", "train"]
+__all__ = [
+    "Generator", "Run", "SampleConfig", "TokenSlider", "Tokenizer", "evaluate", "open_photo", "reconstruct",
+    "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

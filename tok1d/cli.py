@@ -184,6 +184,27 @@ def evaluate(
 
 
 @app.command()
+def reconstruct(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a model folder, or a hub id.")],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="JPEG, PNG, WebP, TIFF, HEIC …")],
+    tokens: Annotated[str, typer.Option(metavar="1,8,64", help="Token counts; default: 1, 2, 4 … all.")] = "",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FOLDER", help="Default: outputs/photos/PHOTO.")
+    ] = None,
+) -> None:
+    """Put your own photos through a tokenizer.
+
+    Each becomes square and as small as the tokenizer's images. Writes a PNG of the original and one for each
+    token count, and slider.html, one file with all of them that needs no network. Files that are there
+    already are left alone, and nothing is written then.
+    """
+    from tok1d.jupyter.photos import reconstruct_photos
+
+    *pictures, page = reconstruct_photos(run, photos, tokens, out)
+    print(f"{len(pictures)} PNG files beside {page}: open that in a browser")
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A sweep or run, such as outputs/runs.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Default: FOLDER/report.html.")] = None,

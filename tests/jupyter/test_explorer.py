@@ -1,5 +1,6 @@
 """The explorer: every answer to its front end, one sentence for whatever cannot be shown, and JupyterLab."""
 
+import asyncio
 import io
 import json
 
@@ -11,6 +12,7 @@ from priors import linear_tokenizer
 from workbench import REPO
 
 from tok1d.config.schema import DataConfig
+from tok1d.explore.optimize import STEPS
 from tok1d.jupyter.explorer.models import Model
 from tok1d.jupyter.explorer.static import EffectSlider, ModelSlider, Wipe
 from tok1d.jupyter.explorer.widget import Explorer
@@ -125,6 +127,32 @@ def test_what_cannot_be_shown_is_one_line_and_the_picture_before_stays(explorer,
         assert np.array_equal(ask(explorer, do="start")[1][0], before)
 
 
+def test_the_fewest_tokens_are_those_of_the_slider(explorer):
+    rows = ask(explorer, do="start")[0]["rows"]
+    message, _ = ask(explorer, do="fewest", psnr=rows[0]["psnr"][4])
+    assert 8 < message["count"] <= 16 and message["text"] == f"{message['count']} tokens"
+    assert ask(explorer, do="fewest", psnr=59)[0]["text"] == "not even with 128 tokens"
+
+
+def test_a_hole_is_filled_step_by_step(explorer):
+    async def fill(hole: list[int], stop_at: int = 99) -> list[tuple[dict, list[bytes]]]:
+        explorer._answer(explorer, {"do": "fill", "hole": hole}, [])
+        while not (explorer.filling.done() or len(explorer.said) > stop_at):
+            await asyncio.sleep(0.001)
+        explorer._answer(explorer, {"do": "stop"}, [])
+        await explorer.filling
+        return [each for each in explorer.said if each[0]["kind"] == "filled"]
+
+    steps = asyncio.run(fill([25, 25, 50, 50]))
+    assert steps[-1][0]["done"] and steps[-1][0]["text"] == f"filled in {STEPS} steps"
+    known = explorer.image.permute(1, 2, 0).numpy().copy()
+    made = np.asarray(Image.open(io.BytesIO(steps[-1][1][0])).convert("RGB")).copy()
+    assert differ(known[16:48, 16:48], made[16:48, 16:48]) > 1
+    known[16:48, 16:48] = made[16:48, 16:48] = 0
+    assert np.array_equal(known, made)
+    assert "the hole is empty" in ask(explorer, do="fill", hole=[0, 0, 0, 0])[0]["text"]
+
+
 def test_without_any_model_there_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match=r"train one with 'tok1d run notebooks/train\.ipynb'"):
@@ -195,4 +223,11 @@ def test_it_answers_in_jupyterlab(tmp_path):
         explorer.get_by_role("button", name="drop or keep it").click()
         explorer.locator("figcaption", has_text="1 of 128 tokens changed").wait_for()
         assert differ(before, pixels(picture)) > 1
+        explorer.locator("summary").nth(1).click()
+        explorer.get_by_role("button", name="fill").click()
+        explorer.get_by_text("step 1 of").first.wait_for()
+        explorer.get_by_role("button", name="stop").click()
+        stopped = explorer.locator("output", has_text="filled in")
+        stopped.wait_for()
+        assert stopped.inner_text() != "filled in 30 steps"
         assert faults == [] and not browser.outside

@@ -103,9 +103,22 @@ class LinearTokenizer(nn.Module):
     @torch.no_grad()
     def encode_digits(self, images: Tensor, count: int) -> Tensor:
         """[B, 3, S, S] in 0 … 1 -> the first `count` digits, int64 [B, count]."""
+        return self.round(self.coefficients(images), count)
+
+    @torch.no_grad()
+    def decode_digits(self, digits: Tensor, places: Tensor | None = None) -> Tensor:
+        """The first digits [B, n], any number, or those at `places` [B, n] -> [B, 3, S, S] in 0 … 1."""
+        return self.draw(self.rounded(digits, places))
+
+    def coefficients(self, images: Tensor) -> Tensor:
+        """[B, 3, S, S] in 0 … 1 -> their projections on the columns of `basis`, [B, columns]."""
         with torch.autocast(images.device.type, enabled=False):
-            rest = (self.analyze(images.float()) - self.mean)[:, self.places] @ self.basis  # [B, columns]
-        rest = rest.T.contiguous()
+            return (self.analyze(images.float()) - self.mean)[:, self.places] @ self.basis
+
+    @torch.no_grad()
+    def round(self, coefficients: Tensor, count: int) -> Tensor:
+        """[B, columns] -> the first `count` digits, int64 [B, count]."""
+        rest = coefficients.T.clone(memory_format=torch.contiguous_format)
         digits = []
         for d, column in enumerate(self.owners[:count].tolist()):
             digit = torch.bucketize(rest[column], self.borders[d])
@@ -113,18 +126,27 @@ class LinearTokenizer(nn.Module):
             digits.append(digit)
         return torch.stack(digits, 1)
 
-    @torch.no_grad()
-    def decode_digits(self, digits: Tensor, places: Tensor | None = None) -> Tensor:
-        """The first digits [B, n], any number, or those at `places` [B, n] -> [B, 3, S, S] in 0 … 1."""
+    def rounded(self, digits: Tensor, places: Tensor | None = None) -> Tensor:
+        """Digits as in `decode_digits` -> the coefficients that they say, [B, columns]."""
         if places is None:
             places = torch.arange(digits.shape[1], device=digits.device).expand(len(digits), -1)
         values = self.tables[places].gather(2, digits[..., None])[..., 0]  # [B, n]
-        with torch.autocast(digits.device.type, enabled=False):
-            numbers = values.new_zeros(len(digits), self.basis.shape[1])
-            numbers.scatter_add_(1, self.owners[places], values)
-            spectrum = self.mean.expand(len(digits), -1).clone()
-            spectrum[:, self.places] += numbers @ self.basis.T
+        coefficients = values.new_zeros(len(digits), self.basis.shape[1])
+        return coefficients.scatter_add_(1, self.owners[places], values)
+
+    def draw(self, coefficients: Tensor) -> Tensor:
+        """[B, columns] -> [B, 3, S, S] in 0 … 1."""
+        with torch.autocast(coefficients.device.type, enabled=False):
+            spectrum = self.mean.expand(len(coefficients), -1).clone()
+            spectrum[:, self.places] += coefficients @ self.basis.T
             return self.synthesize(spectrum).clamp(0, 1)
+
+    @property
+    def spread(self) -> Tensor:
+        """About the standard deviation of each coefficient, [columns]: that of its first digit's points."""
+        first = (self.owners[:, None] == torch.arange(self.basis.shape[1], device=self.owners.device)).int()
+        digit = first.argmax(0)  # [columns]
+        return (self.tables.square().sum(1) / self.bases.repeat(self.num_tokens)).sqrt()[digit]
 
     def digits_of(self, bits: float) -> int:
         """How many digits `bits` pay for: of equal bits with another tokenizer's."""

@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
-import numpy as np
+import torch
 import traitlets
 from torch import Tensor
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import ImageDataset, load_data
+from tok1d.explore.fewest import fewest_tokens
 from tok1d.explore.microscope import Microscope
+from tok1d.explore.optimize import Edit, inpaint
 from tok1d.explore.photo import open_photo
 from tok1d.jupyter.explorer.models import Model, Row, caption, encoded, heat, offered, short
 from tok1d.jupyter.slider import TokenSlider
@@ -32,6 +34,7 @@ from tok1d.runs import RunError
 FRONT = Path(__file__).parent / "front"
 PARTS = ("dom", "compare", "microscope", "fill", "main")  # of one JavaScript module
 KEPT = 32  # pictures of a model
+HEAR = 0.002  # seconds, between steps, in which the kernel hears the front end
 FEW = 4  # tokens whose effects are measured before the next message is heard
 
 
@@ -221,7 +224,7 @@ class Explorer(anywidget.AnyWidget):
         K = len(touched)
         for start in range(0, K, FEW):
             touched.without(range(start, min(start + FEW, K)))
-            await asyncio.sleep(0)
+            await asyncio.sleep(HEAR)
             if touched is not self.microscope:  # another picture was opened
                 return
         self.send({"kind": "table", "effects": [row["effect"] for row in touched.table()]})
@@ -229,8 +232,6 @@ class Explorer(anywidget.AnyWidget):
     # ---- fewest tokens, and holes ----
 
     def _fewest(self, asked: dict[str, Any], buffers: list[Any]) -> None:
-        from tok1d.explore.fewest import fewest_tokens
-
         wished = float(asked["psnr"])
         count = fewest_tokens(self.first.largest, self.image, psnr=wished)
         text = (
@@ -243,29 +244,29 @@ class Explorer(anywidget.AnyWidget):
     def _fill(self, asked: dict[str, Any], buffers: list[Any]) -> None:
         left, top, width, height = (float(x) / 100 for x in asked["hole"])
         S = self.image.shape[-1]
-        hole = np.zeros((S, S), bool)
+        hole = torch.zeros(S, S, dtype=torch.bool)
         hole[round(top * S) : round((top + height) * S), round(left * S) : round((left + width) * S)] = True
         if not hole.any() or hole.all():
             raise ConfigError("the hole is empty or everything: type a width and height of 1 … 99 %")
         self.stopped = True  # of one that is being filled
         self.filling = asyncio.get_running_loop().create_task(self._filled(hole))
 
-    async def _filled(self, hole: np.ndarray) -> None:
+    async def _filled(self, hole: Tensor) -> None:
         """Step by step, so that other messages, such as stop, are heard between them."""
-        from tok1d.explore.optimize import inpaint
-
-        await asyncio.sleep(0)
+        await asyncio.sleep(HEAR)
         self.stopped = False
-        last: Any = None
-        for last in inpaint(self.first.largest, self.image, hole):
-            share = last.step / last.steps
-            self._send_filled(last, f"step {last.step} of {last.steps}", share, done=False)
-            await asyncio.sleep(0)
-            if self.stopped:
-                break
-        self._send_filled(last, f"filled in {last.step} steps", 1.0, done=True)
+        try:
+            for last in inpaint(self.first.largest, self.image, hole):
+                share = last.step / last.steps
+                self._send_filled(last, f"step {last.step} of {last.steps}", share, done=False)
+                await asyncio.sleep(HEAR)
+                if self.stopped:
+                    break
+            self._send_filled(last, f"filled in {last.step} steps", 1.0, done=True)
+        except ConfigError as error:
+            self.send({"kind": "error", "text": str(error)})
 
-    def _send_filled(self, state: Any, text: str, share: float, done: bool) -> None:
+    def _send_filled(self, state: Edit, text: str, share: float, done: bool) -> None:
         self.send({"kind": "filled", "text": text, "share": share, "done": done}, [encoded(state.image)])
 
     def _stop(self, asked: dict[str, Any], buffers: list[Any]) -> None:

@@ -1,8 +1,8 @@
 """How soon the explorer answers, in a real JupyterLab in Chromium: needs playwright and a browser.
 
-python -m benchmarks.explorer          milliseconds to a new frame and to an edited token's picture, of the
-                                       shipped tokenizer (64 px) and of a ViT-S of 256 px with random weights
-python -m benchmarks.explorer FOLDER   screenshots instead: the README's, dark, and as wide as a phone
+python -m benchmarks.in_jupyterlab          milliseconds to a new frame and to an edited token's picture, of
+                                            the shipped tokenizer (64 px) and of a ViT-S of 256 px, random
+python -m benchmarks.in_jupyterlab FOLDER   screenshots instead: the README's, dark, and narrow as a phone
 """
 
 from __future__ import annotations

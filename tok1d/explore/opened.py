@@ -1,0 +1,28 @@
+"""A tokenizer to play with, from wherever it is: a run folder, a model folder, or the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tok1d.models.tokenizer import Tokenizer
+from tok1d.runs import Run, RunError
+
+SHIPPED = "outputs/published/toy-roads-64px"
+
+
+def open_tokenizer(where: str | Path) -> Tokenizer:
+    """The tokenizer of a run that is trained, of a model folder or a hub id, in eval mode, on the GPU if
+    there is one. Raises `ConfigError`, `RunError`.
+    """
+    run = Run(Path(where).expanduser())
+    if run.kind == "prior":
+        raise RunError(f"{where} is a prior, not a tokenizer: type the run of its tokenizer")
+    if (run / "params.yaml").is_file() and not run.has_model:
+        raise RunError(
+            f"{where} is still training, or was stopped: wait for it, continue it with 'tok1d run "
+            f"notebooks/train.ipynb -f {run / 'params.yaml'}', or type {SHIPPED}"
+        )
+    tokenizer = Tokenizer.from_pretrained(run / "model" if run.has_model else where)
+    return tokenizer.to("cuda" if torch.cuda.is_available() else "cpu").eval()
