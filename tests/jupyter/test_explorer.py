@@ -113,9 +113,9 @@ def test_what_cannot_be_shown_is_one_line_and_the_picture_before_stays(explorer,
         ),
         "nowhere.png cannot be shown (no such file": dict(do="open", path="nowhere.png"),
         "there is no image 99: type 0 … 7": dict(do="open", index=99),
-        "there is no tokenizer nowhere": dict(do="add", where="nowhere"),
+        "there is no folder nowhere": dict(do="add", where="nowhere"),
         "no model is chosen: keep one": dict(do="models", names=[]),
-        "is not a finished run": dict(do="add", where=str(tmp_path / "outputs/runs/young")),
+        "is still training, or was stopped": dict(do="add", where=str(tmp_path / "outputs/runs/young")),
         "pixels: choose models of one size": dict(do="add", where=str(tmp_path / "small")),
     }
     linear_tokenizer(tmp_path / "small")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,17 +12,14 @@ from torch import Tensor
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import TokenizerConfig
-from tok1d.data.dataset import to_float, to_uint8
+from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.image_metrics import psnr, ssim
-from tok1d.evaluation.runs import linear_code
+from tok1d.explore.line_to_beat import linear_rows
 from tok1d.explore.opened import open_tokenizer
 from tok1d.explore.photo import open_photo
 from tok1d.figures.images import ORIGINAL, channels_last, tokens
 from tok1d.jupyter.slider import TokenSlider
-from tok1d.models.linear import LinearTokenizer
-from tok1d.models.tokenizer import Tokenizer
-from tok1d.runs import Run, RunError
 from tok1d.system import replacing
 
 PLACE = Path("outputs/photos")
@@ -96,25 +92,6 @@ def different(stems: Iterable[str]) -> list[str]:
             name = f"{stem}-{number}"
         names.append(name)
     return names
-
-
-def linear_rows(
-    where: str, tokenizer: Tokenizer, originals: Tensor, counts: tuple[int, ...]
-) -> dict[int | None, Tensor]:
-    """The linear code of equal bits at each count: the tokenizer's own before it is refined, or the one that
-    its run was measured beside, if the training images are still here; else {}.
-    """
-    if isinstance(tokenizer.encoder, LinearTokenizer):
-        ids = tokenizer.encode(originals.to(tokenizer.device))
-        rows: dict[int | None, Tensor] = {
-            k: to_uint8(tokenizer.encoder.decode_ids(ids[:, :k])).cpu() for k in counts
-        }
-        return rows if tokenizer.refine is not None else {}
-    run = Run(Path(where).expanduser())
-    with contextlib.suppress(RunError):
-        if run.evaluation.get("linear_code") and (code := linear_code(run, tokenizer.config, counts)):
-            return reconstruct(code, originals, counts)
-    return {}
 
 
 def caption(count: int, bits: float, made: Tensor, line: Tensor | None, originals: Tensor) -> str:

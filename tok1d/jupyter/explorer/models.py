@@ -13,18 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from tok1d.config.fields import ConfigError
-from tok1d.data.dataset import to_float, to_uint8
+from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.image_metrics import psnr, ssim
-from tok1d.evaluation.runs import linear_code
-from tok1d.evaluation.runs import load_tokenizer as tokenizer_of_run
+from tok1d.explore.line_to_beat import linear_rows
+from tok1d.explore.opened import SHIPPED, open_tokenizer
 from tok1d.figures.images import tokens
-from tok1d.generation.generator import load_tokenizer
-from tok1d.models.linear import LinearTokenizer
 from tok1d.models.tokenizer import Tokenizer
-from tok1d.runs import Run, RunError, newest_finished
+from tok1d.runs import Run, newest_finished
 
-SHIPPED = "outputs/published/toy-roads-64px"
 LINEAR = "linear code, equal bits"
 EXACT = 128  # pixels: smaller frames are kept as PNG, larger ones as WebP
 
@@ -55,11 +52,6 @@ def short(where: str) -> str:
     return "/".join(Path(where).parts[-2:])
 
 
-def load(where: str) -> Tokenizer:
-    """The tokenizer of a run, model folder or hub id. Raises `ConfigError`, `RunError`: one sentence."""
-    return tokenizer_of_run(Run(where)) if (Path(where) / "params.yaml").exists() else load_tokenizer(where)
-
-
 class Row(NamedTuple):
     """What one model, or several fixed ones, make of a picture at each token count."""
 
@@ -78,7 +70,7 @@ class Model:
     def __init__(self, name: str, folders: list[str]):
         """Raises `ConfigError`, `RunError` for a folder without a finished tokenizer."""
         self.name, self.folders = name, folders
-        self.tokenizers = [load(folder) for folder in folders]
+        self.tokenizers = [open_tokenizer(folder) for folder in folders]
         self.size = self.tokenizers[0].config.image_size
         if any(each.config.image_size != self.size for each in self.tokenizers):
             raise ConfigError(f"{name} has models of several image sizes: type the folder of one of them")
@@ -98,31 +90,14 @@ class Model:
             bits += [count * tokenizer.config.bits_per_token for count in made if count]
         return Row(self.name, frames, quality(frames, image) | {"bits": bits})
 
-    @torch.no_grad()
     def line_to_beat(self, image: Tensor) -> Row | None:
-        """The linear code of equal bits: the model's own, without what refines it, or the one that was fitted
-        when its run was evaluated; None where there is neither.
-        """
-        tokenizer = self.largest
-        counts, each = tokenizer.config.token_counts, tokenizer.config.bits_per_token
-        pixels = to_float(image[None])
-        if isinstance(tokenizer.encoder, LinearTokenizer):
-            if tokenizer.refine is None:
-                return None
-            own = tokenizer.encoder
-            ids = own.encode(pixels.to(tokenizer.device))
-            frames = {k: to_uint8(own.decode_ids(ids[:, :k]).cpu())[0] for k in counts}
-        else:
-            run = Run(self.folders[-1])
-            try:
-                fitted = run.evaluation.get("linear_code")
-                code = linear_code(run, tokenizer.config, counts) if fitted else None
-            except (RunError, ConfigError):
-                code = None
-            if code is None:
-                return None
-            frames = {k: to_uint8(code.decode(code.encode(pixels, k)))[0] for k in counts}
-        return Row(LINEAR, frames, quality(frames, image) | {"bits": [k * each for k in counts]}, dashed=True)
+        """The linear code of equal bits; None where there is none, see `linear_rows`."""
+        counts, bits = self.largest.config.token_counts, self.largest.config.bits_per_token
+        made = linear_rows(self.folders[-1], self.largest, image[None], counts)
+        frames = {k: images[0] for k, images in made.items() if k}
+        if not frames:
+            return None
+        return Row(LINEAR, frames, quality(frames, image) | {"bits": [k * bits for k in frames]}, dashed=True)
 
 
 def quality(frames: dict[int, Tensor], image: Tensor) -> dict[str, list[float]]:
