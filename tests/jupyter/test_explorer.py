@@ -144,13 +144,38 @@ def test_a_hole_is_filled_step_by_step(explorer):
         return [each for each in explorer.said if each[0]["kind"] == "filled"]
 
     steps = asyncio.run(fill([25, 25, 50, 50]))
-    assert steps[-1][0]["done"] and steps[-1][0]["text"] == f"filled in {STEPS} steps"
+    assert steps[-1][0]["done"] and steps[-1][0]["text"] == f"made in {STEPS} steps"
     known = explorer.image.permute(1, 2, 0).numpy().copy()
     made = np.asarray(Image.open(io.BytesIO(steps[-1][1][0])).convert("RGB")).copy()
     assert differ(known[16:48, 16:48], made[16:48, 16:48]) > 1
     known[16:48, 16:48] = made[16:48, 16:48] = 0
     assert np.array_equal(known, made)
     assert "the hole is empty" in ask(explorer, do="fill", hole=[0, 0, 0, 0])[0]["text"]
+
+
+def test_tokens_approach_a_second_picture(explorer):
+    async def approach() -> None:
+        explorer._answer(explorer, {"do": "resemble"}, [])
+        await explorer.filling
+
+    assert "there is no second image" in ask(explorer, do="resemble")[0]["text"]
+    ask(explorer, do="start")
+    ask(explorer, do="open", index=2, second=True)
+    asyncio.run(approach())
+    made = [
+        Image.open(io.BytesIO(pictures[0])) for said, pictures in explorer.said if said["kind"] == "filled"
+    ]
+    aim = explorer.other.image.permute(1, 2, 0).numpy()
+    first, *_, last = (differ(aim, np.asarray(each.convert("RGB"))) for each in made)
+    assert last < 0.8 * first
+
+
+def test_lpips_is_measured_where_its_network_is(tmp_path, real_weights):
+    vgg = str(real_weights / "vgg16_features_keras.pth")
+    model = Model("shipped", [SHIPPED], lpips_checkpoint=vgg)
+    row = model.row(Explorer((SHIPPED,), FEW, tmp_path).image)
+    distances = row.numbers["vgg_distance"]  # keras' weights are not LPIPS' own
+    assert distances[0] > distances[-1] > 0 and len(distances) == len(row.frames)
 
 
 def test_without_any_model_there_is_one_sentence(tmp_path, monkeypatch):
@@ -225,9 +250,10 @@ def test_it_answers_in_jupyterlab(tmp_path):
         assert differ(before, pixels(picture)) > 1
         explorer.locator("summary").nth(1).click()
         explorer.get_by_role("button", name="fill").click()
-        explorer.get_by_text("step 1 of").first.wait_for()
+        explorer.locator("output", has_text=f"of {STEPS}").wait_for()
         explorer.get_by_role("button", name="stop").click()
-        stopped = explorer.locator("output", has_text="filled in")
+        stopped = explorer.locator("output", has_text="made in")
         stopped.wait_for()
-        assert stopped.inner_text() != "filled in 30 steps"
+        assert stopped.inner_text() != f"made in {STEPS} steps"
+        assert accessibility_faults(page, ".tok1d-explorer") == []
         assert faults == [] and not browser.outside

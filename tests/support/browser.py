@@ -160,15 +160,15 @@ def _end(server: subprocess.Popen) -> None:
                 continue
 
 
-def accessibility_faults(page) -> list[str]:
-    """What axe-core finds serious or critical on the page, a line each."""
+def accessibility_faults(page, within: str = "html") -> list[str]:
+    """What axe-core finds serious or critical on the page, or in a part of it, a line each."""
     if (found := importlib.util.find_spec("axe_core_python")) is None:
         _unavailable("no axe-core: `pip install axe-core-python` to run this test")
     (folder,) = found.submodule_search_locations
     page.evaluate((Path(folder) / "axe.min.js").read_text(encoding="utf-8"))
     return [
         f"{fault['id']}: {fault['help']}: {node['target']}"
-        for fault in page.evaluate("axe.run()")["violations"]
+        for fault in page.evaluate("within => axe.run(within)", within)["violations"]
         if fault["impact"] in ("serious", "critical")
         for node in fault["nodes"]
     ]

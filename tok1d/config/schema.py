@@ -429,6 +429,7 @@ class ExploreConfig(Config):
     )
     photo: Text = Field("", description="path of a picture to begin with; empty: a validation image")
     show_images: Int = Field(6, ge=1, le=64, description="validation images where no kernel is needed")
+    lpips_checkpoint: Text = Field("", description="local VGG16 file of LPIPS; empty: without LPIPS")
     wished_psnr: Float = Field(24, gt=0, le=60, description="dB that the fewest tokens are counted for")
 
 

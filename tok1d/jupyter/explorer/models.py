@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from tok1d.config.fields import ConfigError
+from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import reconstruct
-from tok1d.evaluation.image_metrics import psnr, ssim
+from tok1d.evaluation.image_metrics import build_image_metrics
 from tok1d.explore.line_to_beat import linear_rows
 from tok1d.explore.opened import SHIPPED, open_tokenizer
 from tok1d.figures.images import tokens
@@ -57,7 +58,7 @@ class Row(NamedTuple):
 
     name: str
     frames: dict[int, Tensor]  # uint8 [3, S, S] by number of tokens
-    numbers: dict[str, list[float]]  # PSNR, SSIM and bits, in the order of frames
+    numbers: dict[str, list[float]]  # metrics and bits, in the order of frames
     dashed: bool = False  # the line to beat
 
     def facts(self) -> dict[str, Any]:
@@ -67,13 +68,18 @@ class Row(NamedTuple):
 class Model:
     """Tokenizers of one image size behind one name."""
 
-    def __init__(self, name: str, folders: list[str]):
-        """Raises `ConfigError`, `RunError` for a folder without a finished tokenizer."""
+    def __init__(self, name: str, folders: list[str], lpips_checkpoint: str = ""):
+        """With LPIPS if there is a file for it. Raises `ConfigError`, `RunError` for a folder without a
+        finished tokenizer, or for that file.
+        """
         self.name, self.folders = name, folders
         self.tokenizers = [open_tokenizer(folder) for folder in folders]
         self.size = self.tokenizers[0].config.image_size
         if any(each.config.image_size != self.size for each in self.tokenizers):
             raise ConfigError(f"{name} has models of several image sizes: type the folder of one of them")
+        asked = ("psnr", "ssim", *(["lpips"] if lpips_checkpoint else []))
+        config = EvalConfig(metrics=asked, lpips_checkpoint=lpips_checkpoint)
+        self.metrics, _ = build_image_metrics(config, self.size, "cpu")
 
     @property
     def largest(self) -> Tokenizer:
@@ -88,7 +94,7 @@ class Model:
             made = reconstruct(tokenizer, image[None], tokenizer.config.token_counts)
             frames |= {count: images[0] for count, images in made.items() if count}
             bits += [count * tokenizer.config.bits_per_token for count in made if count]
-        return Row(self.name, frames, quality(frames, image) | {"bits": bits})
+        return Row(self.name, frames, self.quality(frames, image) | {"bits": bits})
 
     def line_to_beat(self, image: Tensor) -> Row | None:
         """The linear code of equal bits; None where there is none, see `linear_rows`."""
@@ -97,14 +103,15 @@ class Model:
         frames = {k: images[0] for k, images in made.items() if k}
         if not frames:
             return None
-        return Row(LINEAR, frames, quality(frames, image) | {"bits": [k * bits for k in frames]}, dashed=True)
+        numbers = self.quality(frames, image) | {"bits": [k * bits for k in frames]}
+        return Row(LINEAR, frames, numbers, dashed=True)
 
-
-def quality(frames: dict[int, Tensor], image: Tensor) -> dict[str, list[float]]:
-    """PSNR in dB and SSIM of each frame."""
-    made, original = to_float(torch.stack(list(frames.values()))), to_float(image[None])
-    original = original.expand_as(made)
-    return {"psnr": psnr(made, original).tolist(), "ssim": ssim(made, original).tolist()}
+    @torch.no_grad()
+    def quality(self, frames: dict[int, Tensor], image: Tensor) -> dict[str, list[float]]:
+        """PSNR in dB, SSIM, and LPIPS of each frame."""
+        made, original = to_float(torch.stack(list(frames.values()))), to_float(image[None])
+        original = original.expand_as(made)
+        return {name: metric.measure(made, original).tolist() for name, metric in self.metrics.items()}
 
 
 def caption(row: Row, i: int) -> str:

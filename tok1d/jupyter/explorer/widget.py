@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import ImageDataset, load_data
 from tok1d.explore.fewest import fewest_tokens
 from tok1d.explore.microscope import Microscope
-from tok1d.explore.optimize import Edit, inpaint
+from tok1d.explore.optimize import Edit, inpaint, resemble
 from tok1d.explore.photo import open_photo
 from tok1d.jupyter.explorer.models import Model, Row, caption, encoded, heat, offered, short
 from tok1d.jupyter.slider import TokenSlider
@@ -41,7 +42,8 @@ FEW = 4  # tokens whose effects are measured before the next message is heard
 class Explorer(anywidget.AnyWidget):
     """`models` are folders or hub ids; by default the newest finished run below `outputs`, and others and the
     shipped tokenizer can be chosen. The validation images of `data` can be chosen by index; `photo` is the
-    path of the picture shown first. Raises `ConfigError`, `RunError` when there is nothing to begin with.
+    path of the picture shown first; with the file `lpips_checkpoint` LPIPS is measured, too. Raises
+    `ConfigError`, `RunError` when there is nothing to begin with.
     """
 
     _esm = "\n".join((FRONT / f"{part}.js").read_text(encoding="utf-8") for part in PARTS)
@@ -54,6 +56,7 @@ class Explorer(anywidget.AnyWidget):
         data: DataConfig | None = None,
         outputs: str | Path = "outputs",
         photo: str = "",
+        lpips_checkpoint: str = "",
     ):
         self.choices = {short(where): [where] for where in models} or offered(outputs)
         if not self.choices:
@@ -61,6 +64,7 @@ class Explorer(anywidget.AnyWidget):
                 f"there is no finished run in {outputs}: train one with 'tok1d run notebooks/train.ipynb'"
             )
         self.data, self.cache = data or DataConfig(), Path(outputs) / ".cache"
+        self.lpips_checkpoint = lpips_checkpoint
         self.loaded: dict[str, Model] = {}
         self.rows: collections.OrderedDict[tuple[str, str], list[Row]] = collections.OrderedDict()
         self.chosen = [self.model(name).name for name in list(self.choices)[: len(models) or 1]]
@@ -77,7 +81,7 @@ class Explorer(anywidget.AnyWidget):
 
     def model(self, name: str) -> Model:
         if name not in self.loaded:
-            self.loaded[name] = Model(name, self.choices[name])
+            self.loaded[name] = Model(name, self.choices[name], self.lpips_checkpoint)
         return self.loaded[name]
 
     @property
@@ -172,7 +176,7 @@ class Explorer(anywidget.AnyWidget):
     def _add(self, asked: dict[str, Any], buffers: list[Any]) -> None:
         where = asked["where"].strip()
         name = short(where)
-        self.loaded[name] = Model(name, [where])
+        self.loaded[name] = Model(name, [where], self.lpips_checkpoint)
         self.choices[name] = [where]
         self._models({"names": [*dict.fromkeys((*self.chosen, name))]}, [])
         self.send({"kind": "models", "choices": list(self.choices), "chosen": self.chosen})
@@ -248,21 +252,29 @@ class Explorer(anywidget.AnyWidget):
         hole[round(top * S) : round((top + height) * S), round(left * S) : round((left + width) * S)] = True
         if not hole.any() or hole.all():
             raise ConfigError("the hole is empty or everything: type a width and height of 1 … 99 %")
-        self.stopped = True  # of one that is being filled
-        self.filling = asyncio.get_running_loop().create_task(self._filled(hole))
+        self._begin(inpaint(self.first.largest, self.image, hole))
 
-    async def _filled(self, hole: Tensor) -> None:
+    def _resemble(self, asked: dict[str, Any], buffers: list[Any]) -> None:
+        if self.other is None:
+            raise ConfigError("there is no second image: open one in the microscope first")
+        self._begin(resemble(self.first.largest, self.image, self.other.image))
+
+    def _begin(self, edits: Iterator[Edit]) -> None:
+        self.stopped = True  # edits that are being made
+        self.filling = asyncio.get_running_loop().create_task(self._make(edits))
+
+    async def _make(self, edits: Iterator[Edit]) -> None:
         """Step by step, so that other messages, such as stop, are heard between them."""
         await asyncio.sleep(HEAR)
         self.stopped = False
         try:
-            for last in inpaint(self.first.largest, self.image, hole):
+            for last in edits:
                 share = last.step / last.steps
                 self._send_filled(last, f"step {last.step} of {last.steps}", share, done=False)
                 await asyncio.sleep(HEAR)
                 if self.stopped:
                     break
-            self._send_filled(last, f"filled in {last.step} steps", 1.0, done=True)
+            self._send_filled(last, f"made in {last.step} steps", 1.0, done=True)
         except ConfigError as error:
             self.send({"kind": "error", "text": str(error)})
 

@@ -1,7 +1,7 @@
 // The token slider: original and reconstructions at 1 … K tokens, with their numbers.
 
 const COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"];
-const METRICS = { psnr: ["PSNR", "dB", 1], ssim: ["SSIM", "", 3], lpips: ["LPIPS", "", 3] };
+const METRICS = { psnr: ["PSNR", "dB", 1], ssim: ["SSIM", "", 3], lpips: ["LPIPS", "", 3], vgg_distance: ["VGG16 distance", "", 3], bits: ["bits", "", 0] };
 
 function compare(send) {
   const state = { rows: [], original: null, counts: [], at: 0, playing: 0 };
@@ -35,7 +35,7 @@ function compare(send) {
   // the frame of a row at a count: its own, or that of the next smaller count it has
   const frameAt = (row, count) => row.frames[row.counts.findLastIndex((own) => own <= count)];
   const says = (row, i) => {
-    const numbers = Object.keys(METRICS).filter((name) => row[name])
+    const numbers = Object.keys(METRICS).filter((name) => row[name] && name !== "bits")
       .map((name) => `${name === "psnr" ? "" : METRICS[name][0] + " "}${row[name][i].toFixed(METRICS[name][2])}${METRICS[name][1] && " " + METRICS[name][1]}`);
     return `${row.name}: ${numbers.join(" · ")}`;
   };

@@ -7,7 +7,8 @@ function fill(send) {
   const hole = [25, 25, 50, 50]; // left, top, width, height in percent
   const fields = ["left", "top", "width", "height"].map((name, i) =>
     labeled(name, number(hole[i], 0, 100, 1, (event) => { hole[i] = Number(event.target.value); draw(); }), " %"));
-  const start = button("fill", () => send({ do: "fill", hole })), stop = button("stop", () => send({ do: "stop" }));
+  const start = button("fill", () => send({ do: "fill", hole })),
+    like = button("towards the second image instead", () => send({ do: "resemble" })), stop = button("stop", () => send({ do: "stop" }));
   stop.disabled = true;
   let original = null, from = null;
 
@@ -39,12 +40,12 @@ function fill(send) {
     const [image] = await Promise.all(buffers.map(bitmap));
     view.show(image, message.text);
     bar.hidden = stop.disabled = message.done;
-    start.disabled = !message.done;
+    start.disabled = like.disabled = !message.done;
     bar.value = message.share;
     says.textContent = message.text;
   }
   const element = h("details", {}, h("summary", {}, "Fill a hole, without a generator"),
     h("div", { className: "panes" }, view.figure),
-    h("div", { className: "row" }, ...fields, start, stop, bar, says));
+    h("div", { className: "row" }, ...fields, start, like, stop, bar, says));
   return { element, begin, filled };
 }

@@ -84,8 +84,9 @@ function microscope(send, count) {
     others.replaceChildren(...message.codes.map((value, i) => {
       const near = pane("");
       near.show(rest[i], `code ${value}`);
-      near.canvas.addEventListener("click", () => edit((now) => { now[message.k] = value; }));
-      return near.figure;
+      const take = button("", () => edit((now) => { now[message.k] = value; }), `take code ${value}`);
+      take.append(near.canvas, `code ${value}`);
+      return take;
     }));
   }
   function table(message) {
