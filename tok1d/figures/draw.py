@@ -20,6 +20,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NUMBERS, asked_as
 from tok1d.evaluation.card import card_id, images_of, protocol
 from tok1d.figures import images, quality, rate_distortion, training
+from tok1d.figures.series import LINEAR
 from tok1d.figures.style import Drawn, show
 from tok1d.run_files import read_json
 from tok1d.runs import Lacking, Run
@@ -133,7 +134,7 @@ def caption(kind: Kind, drawn: Drawn, shown: list[Run], options: dict[str, Any])
         "random": RANDOM if all_random(drawn) else "",
     }
     text = kind.caption.format(**words)
-    text += DASHED if any(d.get("series") == quality.LINEAR for d in drawn) else ""
+    text += DASHED if any(d.get("series") == LINEAR for d in drawn) else ""
     return text + (HOLLOW if any("published" in d for d in drawn) else "")
 
 
