@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 from workbench import CI, REPO
 
+import tok1d.jupyter  # noqa: F401  # before anything of Jupyter's, which starts a second sooner then
+
 pytest_plugins = ["figure_runs"]  # fixtures of several folders
 
 SHARED = REPO.parent / "shared"
@@ -64,7 +66,11 @@ def plain(tmp_path):
 
 # Which files `pytest -n 3 --dist loadfile` starts with, so that no worker has a long one left at the end. The
 # tests of a file stay in one worker, and with them the runs they share.
-SLOW = ["test_processes", "test_sweep", "test_notebooks", "test_train", "test_sweep_slurm", "test_slurm"]
+SLOW = [
+    "test_processes", "test_notebooks", "test_sweep", "test_sweep_of_priors", "test_sweep_disk", "test_train",
+    "test_sweep_slurm", "test_slurm", "test_killed", "test_sweep_after_run", "test_hub_data",
+    "test_load_report",
+]  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -94,6 +94,14 @@ def test_help_is_whole_and_imports_nothing_heavy(capsys):
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+def test_runners_sweeps_and_figures_of_numbers_start_without_pytorch():
+    modules = "tok1d.sweeps.run, tok1d.figures.draw, tok1d.jupyter.report, tok1d.jupyter.execute, papermill"
+    heavy = "{'torch', 'pandas', 'rfc3987_syntax.syntax_helpers'}"
+    code = f"import sys, {modules}; sys.exit({heavy} & set(sys.modules) or None)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=ENV, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_evaluate_takes_data_as_messages_about_images_say_it(monkeypatch):
     import tok1d.evaluation.runs
 

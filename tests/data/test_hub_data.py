@@ -69,20 +69,25 @@ import sys
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_data
-config = DataConfig(data=sys.argv[2], max_images=int(sys.argv[3]), val_data="toy-roads", toy_val_images=1)
-try:
-    images, _ = load_data(config, 16, sys.argv[1])
-    print(len(images), int(images.pixels.sum()), images.names[-1])
-except ConfigError as error:
-    print(error)
+for wanted in sys.argv[2:]:
+    data, limit = wanted.split()
+    config = DataConfig(data=data, max_images=int(limit), val_data="toy-roads", toy_val_images=1)
+    try:
+        images, _ = load_data(config, 16, sys.argv[1])
+        print(len(images), int(images.pixels.sum()), images.names[-1])
+    except ConfigError as error:
+        print(error)
 """
 
 
-def streamed(tmp_path, hub: str, data: str = "hf:owner/name", limit: int = 5) -> str:
-    """What a process says whose hub is at that address (which `datasets` asks for when it is imported)."""
+def streamed(tmp_path, hub: str, *wanted: str) -> list[str]:
+    """What a process says of each "DATA LIMIT", whose hub is at that address (which `datasets` asks for when
+    it is imported).
+    """
     env = os.environ | {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-c", STREAM, str(tmp_path / "cache"), data, str(limit)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+    command = [sys.executable, "-c", STREAM, str(tmp_path / "cache"), *wanted]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if line]
 
 
 def test_a_hub_is_streamed_from_once_and_no_further_than_needed(tmp_path, plain):
@@ -93,14 +98,15 @@ def test_a_hub_is_streamed_from_once_and_no_further_than_needed(tmp_path, plain)
         files[f"train-0000{i}-of-00004.parquet"] = raw.getvalue()
     with serve(files) as (hub, asked):
         wanted = f"5 {sum(int(plain[i].sum()) for i in range(5))} "
-        assert streamed(tmp_path, hub).startswith(wanted)
+        (said,) = streamed(tmp_path, hub, "hf:owner/name 5")
+        assert said.startswith(wanted)
         files_asked = {path.rpartition("/")[2][:11] for path in asked if path.endswith(".parquet")}
         assert files_asked <= {"train-00000", "train-00001"}  # the library looks one ahead
         asked.clear()
-        assert streamed(tmp_path, hub).startswith(wanted) and not asked  # nor asked for twice
-        assert "has no split val: its splits are train" in streamed(tmp_path, hub, "hf:owner/name:val")
-        assert streamed(tmp_path, hub, limit=0).startswith("32 ")
-    with_none = streamed(tmp_path, hub, "hf:owner/other")
+        assert streamed(tmp_path, hub, "hf:owner/name 5") == [said] and not asked  # nor asked for twice
+        no_split, whole = streamed(tmp_path, hub, "hf:owner/name:val 5", "hf:owner/name 0")
+        assert "has no split val: its splits are train" in no_split and whole.startswith("32 ")
+    (with_none,) = streamed(tmp_path, hub, "hf:owner/other 5")
     assert with_none.startswith("hf:owner/other cannot be opened (") and "type data=FOLDER" in with_none
     assert [path.suffix for path in (tmp_path / "cache/hub").iterdir()] == [".tar", ".tar"]
 

@@ -19,7 +19,8 @@ from tok1d.data.dataset import to_float
 from tok1d.evaluation.image_metrics import psnr
 from tok1d.evaluation.runs import compare, evaluate_run, evaluation_images, worst
 from tok1d.figures.draw import draw_figure
-from tok1d.figures.quality import LINEAR, quality
+from tok1d.figures.quality import quality
+from tok1d.figures.series import LINEAR
 from tok1d.jupyter.tables import print_table
 from tok1d.runs import Run, RunError, find_runs
 

@@ -21,7 +21,7 @@ from workbench import ENV, REPO, TINY, command, tok1d_run, train_tiny
 from tok1d.cli import main
 from tok1d.config.parse import assigned, configs_of, parse, parse_train, read_params
 from tok1d.figures.draw import FIGURES
-from tok1d.figures.quality import LINEAR
+from tok1d.figures.series import LINEAR
 from tok1d.jupyter.execute import execute
 from tok1d.jupyter.report import build_report, executed_notebooks
 from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
@@ -29,13 +29,15 @@ from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError
 SHIPPED = sorted((REPO / "notebooks").glob("*.ipynb"))
 
 
+FIXED = {"run": "fixed", "elastic": "false", "quantizer": "vq", "lr": "1e-4", "token_counts": "4"}
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """All notebooks through the runner: two runs, reconstructions, ablation, figures, report."""
     outputs = tmp_path_factory.mktemp("outputs")
-    runs = {}, {"run": "fixed", "elastic": "false", "quantizer": "vq"}
     with ThreadPoolExecutor() as both:
-        trained = list(both.map(lambda params: train_tiny(outputs, **params), runs))
+        trained = list(both.map(lambda params: train_tiny(outputs, **params), ({}, FIXED)))
     steps = [tok1d_run(name, outputs) for name in ("reconstruct", "ablation", "figures")]
     steps.append(tok1d_run("explore", outputs, toy_val_images=12, toy_images=12, show_images=2))
     for step in [*trained, *steps]:
@@ -123,13 +125,6 @@ def test_bad_data_is_one_sentence_too(tmp_path):
     result = train_tiny(tmp_path, data=tmp_path / "nowhere")
     assert result.returncode == 1 and result.stderr.endswith("or a .txt file of image paths\n")
     assert "Traceback" not in result.stderr and not list(tmp_path.glob("**/last.ckpt"))
-
-
-def test_lr_as_yaml_reads_it(tmp_path):
-    (tmp_path / "lr.yaml").write_text("lr: 1e-4\n")
-    assert yaml.safe_load((tmp_path / "lr.yaml").read_text()) == {"lr": "1e-4"}  # text: the trap
-    assert train_tiny(tmp_path, steps=1, lr="1e-4").returncode == 0
-    assert Run(tmp_path / "runs" / "quickstart").params["lr"] == 1e-4
 
 
 def test_a_notebook_over_its_limit_is_stopped_and_continues(tmp_path):
@@ -312,14 +307,14 @@ def test_a_parameters_cell_repeats_the_defaults_of_the_schema(path):
     assert parse(defaults(path.stem), *configs_of(path.stem)) == parse({}, *configs_of(path.stem))
 
 
-def test_params_are_those_of_a_run(tmp_path, capsys, monkeypatch):
+def test_params_are_those_of_a_run(sweep, capsys, monkeypatch):
     """`tok1d params train -p x` prints the `params.yaml` of a run made with the same `-p x`."""
     monkeypatch.chdir(REPO)
-    given = TINY | {"outputs": tmp_path, "lr": "1e-4", "run": "mine", "token_counts": "1,4"}
+    given = TINY | FIXED | {"outputs": sweep.parent}
     assert main(["params", "train", *(word for n, v in given.items() for word in ("-p", f"{n}={v}"))]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    train_tiny(**given)
-    assert printed == yaml.safe_load((tmp_path / "runs" / "mine" / "params.yaml").read_text())
+    assert printed == yaml.safe_load((sweep / "fixed" / "params.yaml").read_text())
+    assert yaml.safe_load("lr: 1e-4") == {"lr": "1e-4"} and printed["lr"] == 1e-4  # YAML's trap: text
 
 
 def test_quickstart_is_what_the_train_notebook_does_by_itself():

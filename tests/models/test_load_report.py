@@ -9,7 +9,9 @@ import yaml
 from checkpoints import NANO, UPSTREAM, save_upstream
 from safetensors.torch import load_file, save_file
 from workbench import REPO, train_tiny
+from workbench import TINY as TINY_RUN
 
+from tok1d.cli import main
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import parse, parse_train, read_params
 from tok1d.config.schema import StartConfig, TokenizerConfig, TrainConfig
@@ -226,7 +228,7 @@ def test_a_path_may_be_corrected_until_the_run_has_begun(tmp_path):
         Run.open(*parse_train(params | dict(encoder_checkpoint="other.pth")))
 
 
-def test_a_run_keeps_its_report_and_goes_on_without_the_file(dinov2, tmp_path):
+def test_a_run_keeps_its_report_and_goes_on_without_the_file(dinov2, tmp_path, capsys):
     """Through the notebook: loaded at step 0, frozen to the bit, needed neither to go on nor to use."""
     path, _ = dinov2
     params = dict(encoder_init="dinov2", encoder_checkpoint=path, encoder_freeze="all", optimizer="muon")
@@ -250,8 +252,9 @@ def test_a_run_keeps_its_report_and_goes_on_without_the_file(dinov2, tmp_path):
     (run / "done.json").unlink()
     for file in (run / "model").iterdir():
         file.unlink()
-    again = train_tiny(tmp_path, **params)
-    assert again.returncode == 0 and "continuing" in again.stdout, again.stderr
+    pairs = (TINY_RUN | params | {"outputs": tmp_path}).items()
+    assert main(["train", *(text for name, value in pairs for text in ("-p", f"{name}={value}"))]) == 0
+    assert "continuing" in capsys.readouterr().out
     assert json.loads((run / "load_report.json").read_text()) == report
     loaded = Tokenizer.from_pretrained(run / "model")
     assert torch.equal(loaded.encoder.vit.blocks[0].ls1.gamma, original["blocks.0.ls1.gamma"])

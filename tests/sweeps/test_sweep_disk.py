@@ -3,18 +3,21 @@
 import json
 
 import torch
+from evaluating import FAST, finished_run
 from full_disk import small_disk
-from sweeping import finish, start, steps_of, sweep_file, until
+from sweeping import RUN, finish, start, steps_of, sweep_file, until
 
+from tok1d.evaluation.runs import evaluate_run
 from tok1d.runs import Run
 
 
 def test_a_full_disk_stops_what_is_running_and_the_same_command_completes_it(tmp_path):
     file = sweep_file(tmp_path, cells=[{"run": "a"}, {"run": "b", "steps": 200}])
     with small_disk(tmp_path / "outputs", 60) as disk:
-        a, b = (Run(disk.outside / "tiny" / name) for name in ("a", "b"))
+        a, b = finished_run(disk.outside, "a", sweep="tiny", **RUN), Run(disk.outside / "tiny" / "b")
+        evaluate_run(a, FAST)
         driver = start(file, disk.enter)
-        until(lambda: a.done and steps_of(b) > 10)
+        until(lambda: steps_of(b) > 10)
         finished = {path: path.read_bytes() for path in a.path.rglob("*") if path.is_file()}
         filler = disk.fill()
         assert driver.wait(120) == 1

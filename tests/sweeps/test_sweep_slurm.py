@@ -46,7 +46,7 @@ def test_the_same_sweep_under_slurm_goes_on_after_scancel(tmp_path):
         pytest.skip(why)
     site = tmp_path / "site.py"
     site.write_text(SITE.replace("{init}", f"export PATH={os.path.dirname(sys.executable)}:$PATH"))
-    file = sweep_file(tmp_path, cells=[{"run": "a"}, {"run": "b", "steps": 200}])
+    file = sweep_file(tmp_path, cells=[{"run": "b", "steps": 200}])
     b = run_of(file, "b")
     with slurm(tmp_path / "slurm") as env, open(tmp_path / "driver.log", "w") as log:
         env = env | ENV | {"SLURM_CONF": env["SLURM_CONF"]}
@@ -62,6 +62,6 @@ def test_the_same_sweep_under_slurm_goes_on_after_scancel(tmp_path):
             driver.kill()
         jobs = list((tmp_path / "outputs/tiny/.parsl").rglob("submit_scripts/*.stdout"))
     assert len(jobs) == 2
-    assert run_of(file, "a").done and b.done
+    assert b.done
     assert [record["step"] for record in b.metrics] == list(range(2, 201, 2))
     assert (b / "sweep.log").read_text().count("continuing") == 1

@@ -209,6 +209,7 @@ CODE_NUMBERS = {  # counted always, of tokenizers that have codes
     "code_perplexity": Number("code perplexity", digits=0, column="different_codes", published=True),
 }
 NUMBERS = {name: row for metric in METRICS.values() for name, row in metric.numbers.items()} | CODE_NUMBERS
+GENERATED = {"rfid": "gfid", "rfid_infinity": "gfid_infinity"}  # the same numbers of generated images
 CHANGES_NO_NUMBER = ("eval_batch_size", "eval_devices", "show_images")  # parameters of an evaluation
 
 

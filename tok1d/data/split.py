@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from tok1d.data.left_out import say
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tok1d.data.dataset import ImageDataset
     from tok1d.data.sources import Source
 
@@ -93,6 +92,8 @@ def alike(train: ImageDataset, val: ImageDataset) -> str:
     Copies and neighboring frames do: at 8 x 8 pixels they differ by less than 3 levels of 255. Of large sets
     some images stand for all.
     """
+    import torch  # here, so that a sweep finds its images at once
+
     if train.streamed:
         return ""
     mine, theirs = train.evenly_spaced(COMPARED), val.evenly_spaced(COMPARED)
@@ -109,5 +110,7 @@ def alike(train: ImageDataset, val: ImageDataset) -> str:
 
 def _small(images: ImageDataset, indices: list[int]) -> Tensor:
     """[len(indices), 3 * 8 * 8], in 0 … 255."""
+    import torch
+
     parts = [images.center_crops(indices[i : i + 64]).float() for i in range(0, len(indices), 64)]
     return torch.cat([torch.nn.functional.adaptive_avg_pool2d(part, SIDE).flatten(1) for part in parts])

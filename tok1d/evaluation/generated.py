@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tok1d.config.registry import GENERATED
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.environment import made_with
@@ -23,7 +24,6 @@ from tok1d.evaluation.set_metrics import SetMetrics, originals_of
 from tok1d.evaluation.workers import UINT8
 from tok1d.system import scratch
 
-GENERATED = {"rfid": "gfid", "rfid_infinity": "gfid_infinity"}  # what a metric's number is called then
 THUMBNAIL = 16  # px, a side
 
 

@@ -13,18 +13,20 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from torch import Tensor
 
 from tok1d.config.registry import image_column
 from tok1d.runs import Run, RunError
 from tok1d.system import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GROUP = 8192  # rows
 KEYS = ("name", "image", "num_tokens")

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NUMBERS, asked_as
 from tok1d.evaluation.card import card_id, images_of, protocol
-from tok1d.figures import images, quality, rate_distortion, samples, training
+from tok1d.figures import guidance, images, quality, rate_distortion, training
+from tok1d.figures.series import LINEAR
 from tok1d.figures.style import Drawn, show
 from tok1d.run_files import read_json
 from tok1d.runs import Lacking, Run
@@ -83,7 +84,7 @@ FIGURES = {
         chooses=("num_tokens",), card=lambda run, metric: training.card_of(run),
     ),
     "guidance": Kind(
-        samples.guidance, samples.draw_guidance,
+        guidance.guidance, guidance.draw_guidance,
         "Distance of generated images to {generated}, against the scale of guidance, and against diversity: "
         "the share of those images that samples come near.",
         needs="priors whose samples were measured (metrics=rfid,prdc) at more than one guidance",
@@ -141,7 +142,7 @@ def caption(kind: Kind, drawn: Drawn, shown: list[Run], options: dict[str, Any])
         "generated": reference_of(shown[0].evaluation),
     }
     text = kind.caption.format(**words)
-    text += DASHED if any(d.get("series") == quality.LINEAR for d in drawn) else ""
+    text += DASHED if any(d.get("series") == LINEAR for d in drawn) else ""
     return text + (HOLLOW if any("published" in d for d in drawn) else "")
 
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 import shutil
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
 
 from tok1d.evaluation.card import card_id, protocol, same_card
 from tok1d.figures.series import counts_of, series_of, shared_count
 from tok1d.figures.style import HALO, PAGE, STYLE, Drawn, show
 from tok1d.runs import Lacking, Run, RunError
 from tok1d.system import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ORIGINAL = "original"
 WIDTH = 13  # letters of a row's label

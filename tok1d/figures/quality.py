@@ -14,13 +14,12 @@ from matplotlib.figure import Figure
 
 from tok1d.config.registry import NUMBERS, asked_as
 from tok1d.evaluation.card import card_id, code_ceiling, protocol, same_card
-from tok1d.figures.series import series_of
+from tok1d.figures.series import LINEAR, series_of
 from tok1d.figures.style import COLUMN, STYLE, Drawn, End, height_for, label_ends, look, token_axis
 from tok1d.runs import Lacking, Run, RunError
 
 ASIDE = 0.12  # octaves at most between the marks of two lines at one token count
 BESIDE = {True: 0.3, False: 0.8}  # octaves that all marks take, of lines with several counts and with one
-LINEAR = "linear code, equal bits"
 LINE_TO_BEAT = {"color": "#888888", "linestyle": "--", "marker": "", "linewidth": 1.2}
 PUBLISHED = Path(__file__).parent / "published.yaml"  # what the reference paper reports
 

@@ -3,6 +3,8 @@
 A codec may shrink an image before it encodes it, by 1, 2, 4 or 8. Its files count whole, headers too: that
 is what storing the image takes. Of small images JPEG's and AVIF's are headers mostly, so a second line leaves
 out whatever is not coded pixels, even tables that are needed to read them. Tokens are counted as their bits.
+
+PyTorch is imported where pixels are measured, so that a notebook that draws numbers alone starts at once.
 """
 
 from __future__ import annotations
@@ -10,27 +12,25 @@ from __future__ import annotations
 import io
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from PIL import Image, features
-from torch import Tensor
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import TokenizerConfig
-from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.evaluation.card import card_id, protocol, same_card
-from tok1d.evaluation.evaluate import reconstruct
-from tok1d.evaluation.image_metrics import psnr
-from tok1d.evaluation.runs import images_behind, linear_code
-from tok1d.evaluation.table import read_table, table_of
-from tok1d.figures.quality import LINE_TO_BEAT, LINEAR
-from tok1d.figures.series import counts_of, series_of
+from tok1d.figures.quality import LINE_TO_BEAT
+from tok1d.figures.series import LINEAR, counts_of, series_of
 from tok1d.figures.style import COLUMN, STYLE, Drawn, End, label_ends, look
 from tok1d.runs import Lacking, Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tok1d.data.dataset import ImageDataset
 
 CODECS = {
     "JPEG": {"format": "JPEG", "optimize": True},
@@ -51,6 +51,8 @@ def of_runs(runs: list[Run]) -> Drawn:
 
     Raises `ConfigError` if the evaluated images are not on this machine, `Lacking` for a run without PSNR.
     """
+    from tok1d.evaluation.runs import images_behind
+
     series = sorted(series_of(runs), key=lambda each: -len(counts_of(each.runs)))
     if series[3:]:
         print(f"not in the figure of rate and distortion: {', '.join(each.label for each in series[3:])}")
@@ -125,6 +127,8 @@ def draw_rate_distortion(drawn: Drawn) -> Figure:
 
 def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
     """Mean bytes and PSNR of these images at each token count of the run's evaluation."""
+    from tok1d.evaluation.table import read_table, table_of
+
     evaluation, points = run.evaluation, []
     for row in evaluation["results"]:
         if "psnr" not in row:
@@ -139,6 +143,11 @@ def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
 
 def linear_points(runs: list[Run], originals: Tensor) -> list[dict[str, Any]]:
     """uint8 [N, 3, H, W] -> bytes and PSNR of the linear code beside the run with most tokens; [] without."""
+    from tok1d.data.dataset import to_float
+    from tok1d.evaluation.evaluate import reconstruct
+    from tok1d.evaluation.image_metrics import psnr
+    from tok1d.evaluation.runs import linear_code
+
     run = max(runs, key=lambda run: max(row["bits"] for row in run.evaluation["results"]))
     line = linear_code(run, run.config(TokenizerConfig))
     if line is None:
@@ -155,6 +164,11 @@ def linear_points(runs: list[Run], originals: Tensor) -> list[dict[str, Any]]:
 
 def codec_points(originals: Tensor, name: str) -> list[dict[str, Any]]:
     """uint8 [N, 3, H, W] -> mean bytes and PSNR of every setting of a codec."""
+    import torch
+
+    from tok1d.data.dataset import to_float
+    from tok1d.evaluation.image_metrics import psnr
+
     points = []
     pictures = [Image.fromarray(image) for image in originals.permute(0, 2, 3, 1).numpy()]
     for shrink in SHRINKS:

@@ -19,6 +19,7 @@ ENCODERS = {
     "dinov2_reg": "DINOv2 reg", "dinov3": "DINOv3", "siglip2": "SigLIP 2",
     "depth_anything_v2": "Depth Anything v2",
 }  # fmt: skip
+LINEAR = "linear code, equal bits"  # the line to beat
 WITHIN = {"num_latent_tokens", "seed", *FREE_TO_CHANGE}  # what may differ within a line
 MOST = 2  # parameters that a name tells; with more, the runs' own names say it better
 

@@ -10,15 +10,11 @@ import subprocess
 import sys
 from typing import Any
 
-import pandas as pd
-
 from tok1d.config.parse import renamed
 from tok1d.config.registry import CHANGES_NO_NUMBER
 from tok1d.config.schema import EvalConfig
 from tok1d.evaluation.card import card_id, protocol
-from tok1d.evaluation.table import table_of
-from tok1d.figures.quality import LINEAR
-from tok1d.figures.series import series_of
+from tok1d.figures.series import LINEAR, series_of
 from tok1d.runs import Run, RunError
 from tok1d.sweeps.plan import Cell, Plan, SweepConfig, marks
 from tok1d.system import FOLLOWS, replacing
@@ -40,6 +36,8 @@ def pending_steps(run: Run, config: SweepConfig) -> list[str]:
 
 def evaluated(run: Run, config: SweepConfig) -> bool:
     """Whether the run has what the sweep's `evaluation` asks for, on its data, measured in the same way."""
+    from tok1d.evaluation.table import table_of  # here: a worker of a sweep is to start at once
+
     wanted, data = config.measuring
     try:
         found = run.on(data).evaluation
@@ -167,6 +165,8 @@ def flat(value: Any) -> Any:
 
 def write_results(plan: Plan, rows: list[dict[str, Any]]) -> None:
     """`results.parquet` and `results.csv`."""
+    import pandas as pd
+
     frame = pd.DataFrame(rows)
     with replacing(plan.folder / "results.parquet") as temporary:
         frame.to_parquet(temporary)
