@@ -1,0 +1,123 @@
+"""Peers whose own package computes them: installed by the user, imported only when asked for, never copied.
+
+Their loaders read their files; nothing in those is executed by code of ours. Each is measured like any
+foreign tokenizer, `tok1d.evaluation.measured`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tok1d.config.fields import ConfigError
+from tok1d.config.peers import INSTALLED, PEER, Installed
+
+
+def load_installed(name: str) -> nn.Module:
+    """The adapter of a row of `INSTALLED`. Raises `ConfigError` if package or weights are not here."""
+    row = INSTALLED[name]
+    try:
+        importlib.import_module(row.package)
+    except ImportError as error:
+        raise ConfigError(
+            f"{PEER}{name} is computed by its authors' own package, which is not here ({error}): read its "
+            f"license ({row.license}) and type '{row.install}'"
+        ) from None
+    print(f"{PEER}{name}: {row.license}")
+    adapter = next(cls for start, cls in ADAPTERS.items() if name.startswith(start))
+    try:
+        peer = adapter(row)
+    except Exception as error:  # their loader's: no internet, another version
+        raise ConfigError(
+            f"{row.model} cannot be loaded by {row.package} ({type(error).__name__}: {str(error)[:80]}): "
+            f"load it once by itself where there is internet, and bring the hub's cache here"
+        ) from None
+    peer.name = PEER + name
+    peer.report = {"peer": peer.name, "source": row.model, "license": row.license, "tensors": []}
+    return peer.eval().requires_grad_(False)
+
+
+class Size(NamedTuple):
+    image_size: int
+
+
+class Adapter(nn.Module):
+    """What the authors' model [B, 3, S, S] in -1 … 1 is given and gives, as images in 0 … 1."""
+
+    name = ""
+    input_range = "-1 … 1"
+    unexplained = "its latent tokens are its own package's business"
+    token_counts: tuple[int, ...] = ()
+    codebook_size = 0
+    bits_per_token = 0.0
+
+    def __init__(self, row: Installed, model: Any):
+        super().__init__()
+        self.model: Any = model
+        self.row, self.config = row, Size(row.image_size)
+        self.report: dict[str, Any] = {}
+
+    @property
+    def card(self) -> dict[str, Any]:
+        return {
+            "format": f"as {self.row.package} computes it", "input_range": self.input_range,
+            "bits_per_token": self.bits_per_token or None,
+        }  # fmt: skip
+
+
+class FlexTok(Adapter):
+    """arXiv:2502.13967: 1 … 256 ids of 64,000 codes; pixels by a flow from noise, with guidance."""
+
+    token_counts = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    codebook_size = 8**3 * 5**3
+    steps, guidance, seed = 20, 7.5, 0
+    prefix = True
+
+    def __init__(self, row: Installed):
+        from flextok.flextok_wrapper import FlexTokFromHub
+
+        super().__init__(row, FlexTokFromHub.from_pretrained(row.model))
+
+    def encode(self, images: Tensor, num_tokens: int = 256) -> Tensor:
+        """float [B, 3, 256, 256] in 0 … 1 -> ids [B, num_tokens]."""
+        return torch.cat(self.model.tokenize(images * 2 - 1))[:, :num_tokens]
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """ids [B, k] -> float [B, 3, 256, 256]; the same noise for each image, whatever the batch."""
+        made = []
+        for each in ids:
+            noise = torch.Generator(device=ids.device).manual_seed(self.seed)
+            made.append(
+                self.model.detokenize(
+                    [each[None]], timesteps=self.steps, guidance_scale=self.guidance,
+                    perform_norm_guidance=True, generator=noise, verbose=False,
+                )
+            )  # fmt: skip
+        return torch.cat(made) / 2 + 0.5
+
+    @property
+    def card(self) -> dict[str, Any]:
+        noise = {"decoder_steps": self.steps, "decoder_guidance": self.guidance, "decoder_seed": self.seed}
+        return super().card | {"decoder": "flow, adaptive projected guidance"} | noise
+
+
+class MAETok(Adapter):
+    """arXiv:2502.03444: 128 tokens of 32 numbers, which have no bits."""
+
+    def __init__(self, row: Installed):
+        from modelling.tokenizer import AEModel
+
+        super().__init__(row, AEModel.from_pretrained(row.model, pretrained=False))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """float [B, 3, 256, 256] in 0 … 1 -> codes [B, 128, 32]."""
+        return self.model.encode(images * 2 - 1)[0]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.model.decode(codes) / 2 + 0.5
+
+
+ADAPTERS: dict[str, type[FlexTok] | type[MAETok]] = {"flextok": FlexTok, "maetok": MAETok}
