@@ -47,6 +47,20 @@ def save_peer(folder: Path, name: str, file: str = "model.safetensors") -> Path:
     return write_peer(folder, what["config"], fill(what["shapes"]), file)
 
 
+def save_small_peer(folder: Path, name: str, tokens: int = 8, grid: int = 2) -> Path:
+    """The same for images of `grid` patches a side and so many tokens: it computes in no time."""
+    what = copy.deepcopy(described(name))
+    for tensor, shape in what["shapes"].items():
+        if tensor.endswith("latent_token_positional_embedding") or tensor == "latent_tokens":
+            shape[0] = tokens
+        elif tensor.endswith(".positional_embedding"):
+            shape[0] = 1 + grid**2
+    what["config"]["model"]["vq_model"]["num_latent_tokens"] = tokens
+    what["config"]["dataset"]["preprocessing"]["crop_size"] = 16 * grid
+    state = {n: t.half() for n, t in fill(what["shapes"]).items()}
+    return write_peer(folder, what["config"], state)
+
+
 def sketch(name: str, leave_out: tuple[str, ...] = ("transformer.", "pixel_decoder.m", "pixel_decoder.u")):
     """The config and the tensors, all zero, that say what a checkpoint is; most others are left out."""
     what = copy.deepcopy(described(name))

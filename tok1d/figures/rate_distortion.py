@@ -139,6 +139,9 @@ def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
 
 def linear_points(runs: list[Run], originals: Tensor) -> list[dict[str, Any]]:
     """uint8 [N, 3, H, W] -> bytes and PSNR of the linear code beside the run with most tokens; [] without."""
+    runs = [run for run in runs if run.kind != "peer"]
+    if not runs:
+        return []
     run = max(runs, key=lambda run: max(row["bits"] for row in run.evaluation["results"]))
     line = linear_code(run, run.config(TokenizerConfig))
     if line is None:

@@ -186,6 +186,13 @@ def pretrained_files(params: TrainParams) -> Iterator[Callable[[], Sequence[Weig
         yield lambda: [read_weights(params.tokenizer, train)]
 
 
+def peer_files(name: str) -> Iterator[Callable[[], Sequence[Weights]]]:
+    """The same of a peer."""
+    from tok1d.models.peers import prefetch_peer
+
+    yield partial(prefetch_peer, name)
+
+
 def part(config: Config, cls: type[Config]) -> Config:
     """The values of `config` that `cls` has."""
     return cls(**{name: getattr(config, name) for name in cls.model_fields})

@@ -15,7 +15,6 @@ TRAINED_WITH = {  # what a checkpoint may hold beside the tokenizer
     "quantize.embed_prob": "how often each code was used, for training alone",
 }
 DOUBTFUL = 15.0  # dB; below it another range of inputs is tried
-CLEARLY = 1.0  # dB
 TESTED = 8  # images of the self-test
 
 
@@ -55,7 +54,7 @@ def self_test(peer: Any, images: Tensor) -> dict[str, Any]:
         return found
     other = _psnr(images, peer.decode(peer.encode(images * 2 - 1)) / 2 + 0.5)
     doubt = "images do not come back in either range: these weights were never trained, or not on such images"
-    if other > psnr + CLEARLY:
+    if other >= DOUBTFUL:
         doubt = "images come back better as -1 … 1: these are not weights of this format"
     return found | {"psnr_of_-1_…_1": other, "doubt": doubt}
 
