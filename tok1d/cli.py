@@ -24,7 +24,7 @@ from tok1d.config.parse import (
     read_params,
 )
 from tok1d.config.peers import is_peer
-from tok1d.config.schema import DataConfig, EvalConfig, RunConfig
+from tok1d.config.schema import DataConfig, EvalConfig
 from tok1d.runs import TRY_AGAIN, Lost, RunError, runs_in
 from tok1d.system import forbidden, no_space, remedy
 
@@ -163,10 +163,10 @@ def evaluate(
         str, typer.Option(help="Images to measure on; default: the run's validation images.")
     ] = "",
     outputs: Annotated[
-        str, typer.Option("-o", "--outputs", help="Folder of all results, for those of peers.")
-    ] = RunConfig().outputs,
+        str | None, typer.Option("-o", "--outputs", help="Folder of all results, for those of peers.")
+    ] = None,
 ) -> None:
-    """Measure finished runs, and others' tokenizers, each number with its interval.
+    """Measure finished runs, each number with its interval.
 
     Of several runs also the differences of the others from the first. They are kept in each run's eval.json,
     those of --data in its folder evaluations/, with a card of how they were measured; runs whose cards differ
@@ -182,7 +182,9 @@ def evaluate(
     config, images = parse(params, EvalConfig, DataConfig)  # of images too: messages say to type those
     reading = {name: getattr(images, name) for name in DataConfig.model_fields if name in params}
     others = reading.pop("data", ""), reading.pop("val_data", "")
-    for title, rows, notes in evaluate_runs(runs, config, data or others[0] or others[1], outputs, **reading):
+    where = {"outputs": outputs} if outputs else {}
+    found = evaluate_runs(runs, config, data or others[0] or others[1], **where, **reading)
+    for title, rows, notes in found:
         print(title)
         print_table(rows)
         print(*notes, sep="\n", end="\n" * bool(notes), flush=True)

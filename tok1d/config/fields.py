@@ -58,7 +58,7 @@ def _tuple(value: Any) -> Any:
 BESIDE_RUNS = {  # in the folder of a sweep
     "figures", "report.html", "sweep.json", "driver.txt", "results.csv", "results.parquet", "failed.json",
     "sweep_done.json", "ablation.ipynb", "ablation.failed.ipynb", "ablation.log", "figures.ipynb",
-    "figures.failed.ipynb", "figures.log",
+    "figures.failed.ipynb", "figures.log", "peers.ipynb", "peers.failed.ipynb", "peers.log",
 }  # fmt: skip
 
 

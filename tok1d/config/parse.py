@@ -28,6 +28,7 @@ from tok1d.config.generation import (
     SampleConfig,
 )
 from tok1d.config.losses import check_losses
+from tok1d.config.peers import PeersConfig, PeersRunConfig
 from tok1d.config.schema import (
     CompareConfig,
     DataConfig,
@@ -78,7 +79,13 @@ class GenerateParams(NamedTuple):
     evaluation: EvalConfig
 
 
-Params = TrainParams | ReconstructParams | AblationParams | FiguresParams | GenerateParams
+class PeersParams(NamedTuple):
+    run: PeersRunConfig
+    peers: PeersConfig
+    evaluation: EvalConfig
+
+
+Params = TrainParams | ReconstructParams | AblationParams | FiguresParams | GenerateParams | PeersParams
 
 
 NOTEBOOKS: dict[str, type[Params]] = {
@@ -87,6 +94,7 @@ NOTEBOOKS: dict[str, type[Params]] = {
     "ablation": AblationParams,
     "figures": FiguresParams,
     "generate": GenerateParams,
+    "peers": PeersParams,
 }
 
 
@@ -98,6 +106,7 @@ def configs_of(notebook: str) -> tuple[type[Config], ...]:
 EXAMPLES = dict(
     val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",
     timeofday="night", scene="highway", token_counts="1,8,64", runs="run-a,run-b", random_like="dinov2",
+    fit_data="photos/train",
     encoder_checkpoint="weights/dinov2.safetensors", encoder_revision="main",
     init_from="outputs/runs/quickstart", stop_on="nan,collapse",
     perceptual_checkpoint="weights/vgg16.pth", discriminator_checkpoint="weights/dino.safetensors",

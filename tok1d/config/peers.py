@@ -11,7 +11,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from tok1d.config.fields import ConfigError
+from pydantic import Field
+
+from tok1d.config.fields import Config, ConfigError, FolderName, Names, Text
+from tok1d.config.schema import RunConfig
 
 PEER = "peer:"
 TITOK = "Apache-2.0, the weights for research purposes only"  # as its README says
@@ -84,6 +87,27 @@ INSTALLED = {
         MAETOK, "MAETok/maetok-b-128",
     ),
 }  # fmt: skip
+
+
+class PeersRunConfig(RunConfig):
+    """Where peers' evaluations are kept: `<outputs>/<sweep>/`."""
+
+    sweep: FolderName = Field("peers", description="folder of their evaluations")
+
+
+class PeersConfig(Config):
+    """Which tokenizers are measured side by side, and on what; see `notebooks/peers.ipynb`."""
+
+    peers: Names = Field(
+        ("peer:titok-l32", "peer:titok-s128", "peer:one-d-piece-l256"),
+        min_length=1,
+        description="others' tokenizers of one image size: peer:NAME or peer:PATH",
+    )
+    runs: Names = Field((), description="runs of ours of that size, beside them")
+    eval_data: Text = Field("toy-roads", min_length=1, description="images to measure on, as `data`")
+    fit_data: Text = Field(
+        "", description="images that a linear code is fitted to, as `data`; empty: toy roads or none"
+    )
 
 
 def is_peer(name: object) -> bool:

@@ -261,19 +261,29 @@ def linear_code(run: Run, tokenizer: TokenizerConfig, counts: tuple[int, ...] = 
     """
     if run.kind == "peer" or QUANTIZERS[tokenizer.quantizer].continuous:
         return None
-    data = run.config(DataConfig)
-    data = data.model_copy(update={"toy_images": min(data.toy_images, TOY_ROADS)})
     try:
-        training, _ = load_data(data, tokenizer.image_size, run.cache)
+        return fit_linear_code(
+            run.config(DataConfig), tokenizer.image_size, counts or tokenizer.token_counts,
+            tokenizer.bits_per_token, run.cache,
+        )  # fmt: skip
     except (ConfigError, OSError):
         return None
+
+
+def fit_linear_code(
+    data: DataConfig, size: int, counts: tuple[int, ...], bits_per_token: float, cache: Path
+) -> LinearCode | None:
+    """A linear code of these bits, fitted to the training images of `data`; None where there are too few.
+    Raises `ConfigError` if they are not here.
+    """
+    data = data.model_copy(update={"toy_images": min(data.toy_images, TOY_ROADS)})
+    training, _ = load_data(data, size, cache)
     if len(training) < 2:
         return None
-    counts, bits = counts or tokenizer.token_counts, tokenizer.bits_per_token
-    tokens = math.ceil(max(counts) * bits / math.log2(math.prod(LEVELS)))
-    code = LinearTokenizer(tokenizer.image_size, tokens)
-    code.fit_once(WholeImages(training), training.fingerprint, Path(run.cache), replacing)
-    return LinearCode(code, counts, bits, training.fingerprint)
+    tokens = math.ceil(max(counts) * bits_per_token / math.log2(math.prod(LEVELS)))
+    code = LinearTokenizer(size, tokens)
+    code.fit_once(WholeImages(training), training.fingerprint, Path(cache), replacing)
+    return LinearCode(code, counts, bits_per_token, training.fingerprint)
 
 
 def load_tokenizer(run: Run) -> Any:

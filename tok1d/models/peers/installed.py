@@ -36,7 +36,10 @@ def load_installed(name: str) -> nn.Module:
             f"load it once by itself where there is internet, and bring the hub's cache here"
         ) from None
     peer.name = PEER + name
-    peer.report = {"peer": peer.name, "source": row.model, "license": row.license, "tensors": []}
+    peer.report = {
+        "peer": peer.name, "source": row.model, "license": row.license, **peer.card,
+        "unexplained": peer.unexplained, "tensors": [],
+    }  # fmt: skip
     return peer.eval().requires_grad_(False)
 
 
@@ -64,7 +67,7 @@ class Adapter(nn.Module):
     def card(self) -> dict[str, Any]:
         return {
             "format": f"as {self.row.package} computes it", "input_range": self.input_range,
-            "bits_per_token": self.bits_per_token or None,
+            "bits_per_token": self.bits_per_token or None, "decoder": "its package's",
         }  # fmt: skip
 
 

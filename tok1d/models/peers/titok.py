@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tok1d.models.peers.pixel_decoder import CODE_DIM, CODES, PixelDecoder
 
 SIZES = {"small": (512, 8), "base": (768, 12), "large": (1024, 24)}  # width, depth
+AT_ONCE = 8  # images in the pixel decoder, which takes 0.1 GB for each at 256 pixels
 HEAD = 64  # dimensions of an attention head, in all sizes
 
 
@@ -106,7 +107,7 @@ class TiTok(nn.Module):
         if not self.config.legacy:
             return x
         mixed = torch.einsum("bnhw,nd->bdhw", x.softmax(1), self.pixel_quantize.embedding.weight)
-        return self.pixel_decoder(mixed)
+        return torch.cat([self.pixel_decoder(part) for part in mixed.split(AT_ONCE)])
 
     @property
     def card(self) -> dict[str, Any]:
