@@ -37,7 +37,7 @@ def main(*arguments: str) -> None:
         print(f"{name:>16}", *(f"{fact} {value}" for fact, value in facts.items()), sep="  ", flush=True)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure(config: TiTokConfig, batch: int = BATCH, repeats: int = 3) -> dict[str, Any]:
     """Images/s, FLOPs an image and utilization, of encoding and of decoding."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,18 +52,19 @@ def measure(config: TiTokConfig, batch: int = BATCH, repeats: int = 3) -> dict[s
     peak = matrix_product(device, repeats)
     found: dict[str, Any] = {"parameters": f"{sum(p.numel() for p in peer.parameters()) / 1e6:.0f} M"}
     for name, function, given in (("encode", peer.encode, images), ("decode", peer.decode, codes)):
-        count, seconds = flops(function, given) / batch, best(partial(function, given), repeats)
+        count, seconds = flops(config, name, given[:1]), best(partial(function, given), repeats)
         found |= {
             f"{name}d images/s": round(batch / seconds, 2),
-            f"{name} FLOPs": f"{count / 1e9:.0f} G an image",
+            f"{name} FLOPs": f"{count / 1e9:.1f} G an image",
             f"{name} utilization": f"{batch * count / seconds / peak:.0%}",
         }
     return found | {"peak": f"{peak / 1e9:,.0f} GFLOP/s, {torch.get_num_threads()} threads on {device}"}
 
 
-def flops(function: Callable[[Tensor], Tensor], given: Tensor) -> int:
-    with FlopCounterMode(display=False) as counter:
-        function(given)
+def flops(config: TiTokConfig, name: str, given: Tensor) -> int:
+    """Of encoding or decoding one image, without computing."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        getattr(TiTok(config), name)(given.to("meta"))
     return counter.get_total_flops()
 
 

@@ -65,6 +65,32 @@ def test_what_a_peer_cannot_do_is_one_sentence(small, tmp_path, photos, capsys):
         find_runs(tmp_path / "runs", ("peer:titok-l32",))
 
 
+THEIRS = """
+class Columns:
+    image_size, token_counts, codebook_size, license = 32, (2, 4), 16, "MIT"
+
+    def encode(self, images, num_tokens):
+        columns = images.mean((1, 2)).unfold(1, 32 // num_tokens, 32 // num_tokens).mean(2)
+        return (columns * 15).round().long()
+
+    def decode(self, ids):
+        return (ids / 15).repeat_interleave(32 // ids.shape[1], 1)[:, None, None].expand(-1, 3, 32, -1)
+"""
+
+
+def test_any_package_of_the_users_is_measured_by_a_function(tmp_path, photos, monkeypatch, capsys):
+    (tmp_path / "their_package.py").write_text(THEIRS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert evaluated(tmp_path, "peer:their_package:Columns", "--data", photos(3)) == 0
+    assert "peer:their_package:Columns, license: MIT" in capsys.readouterr().out
+    run = find_runs(tmp_path / "runs", ("peer:their_package:Columns",))[0]
+    assert [(row["num_tokens"], row["bits"]) for row in run.evaluation["results"]] == [(2, 8), (4, 16)]
+    assert json.loads((run / "bridge_report.json").read_text(encoding="utf-8"))["license"] == "MIT"
+    for name, said in (("their_package:Rows", "is no function of"), ("no_such:make", "is no function of")):
+        assert evaluated(tmp_path, f"peer:{name}", "--data", photos(3)) == 1
+        assert said in capsys.readouterr().err
+
+
 def test_prefetch_says_what_to_bring(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))

@@ -1,4 +1,5 @@
-"""Tokenizers that others have published, by name: `peer:titok-l32`, or `peer:PATH` of their files on a disk.
+"""Tokenizers that others have published, by name: `peer:titok-l32`, or `peer:PATH` of their files on a disk;
+`peer:MODULE:FUNCTION` is a function of the user's that returns any other one.
 
 Only names and facts, as in `tok1d.config.registry`; what reads their files is in `tok1d.models.peers`.
 """
@@ -74,7 +75,7 @@ class Installed(NamedTuple):
 
 FLEXTOK = "code: Apple's sample code license, non-commercial; weights: Apple ML research model license"
 MAETOK = "no license file in its repository"
-GIGATOK = "MIT"
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 INSTALLED = {
     f"flextok-{sizes}": Installed(
         "flextok", "pip install git+https://github.com/apple/ml-flextok", FLEXTOK,
@@ -110,18 +111,23 @@ class PeersConfig(Config):
     )
 
 
+def is_file(given: str) -> bool:
+    """Whether what `peer_of` gave is a path."""
+    return not (given in PEERS or given in INSTALLED or FUNCTION.fullmatch(given))
+
+
 def is_peer(name: object) -> bool:
     """Whether a name stands for a tokenizer of others."""
     return str(name).startswith(PEER)
 
 
 def peer_of(name: str) -> str:
-    """What stands behind `peer:`: a name of `PEERS` or `INSTALLED`, or a path. Raises `ConfigError` for what
-    is neither.
+    """What stands behind `peer:`: a name of `PEERS` or `INSTALLED`, a path, or MODULE:FUNCTION. Raises
+    `ConfigError` for what is none of them.
     """
     given = str(name).removeprefix(PEER)
     known = (*PEERS, *INSTALLED)
-    if given in known or (given and Path(given).expanduser().exists()):
+    if given in known or (given and Path(given).expanduser().exists()) or FUNCTION.fullmatch(given):
         return given
     if "/" in given or "." in given:
         raise ConfigError(
@@ -136,8 +142,8 @@ def peer_of(name: str) -> str:
 def peer_run(name: str) -> str:
     """What the folder of a peer's evaluations is called; of a path its last part and a hash of it all."""
     given = peer_of(name)
-    if given in PEERS or given in INSTALLED:
-        return given
+    if not is_file(given):
+        return given.replace(":", "-")
     path = Path(given).expanduser().resolve()
     plain = re.sub(r"[^\w.+-]+", "-", path.stem if path.is_file() else path.name).strip(".+-") or "peer"
     return f"{plain[:60]}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.peers import INSTALLED, PEER, PEERS, is_peer, peer_of, peer_run
+from tok1d.config.peers import PEER, is_file, is_peer, peer_of, peer_run
 from tok1d.config.schema import RunConfig
 from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.models.peers import load_peer
@@ -51,7 +51,7 @@ def load_peer_of(run: Run) -> Any:
 def keep_facts(run: Run, name: str, peer: Any, outputs: str) -> None:
     """Which peer this is, and its report: that it has, if it is of the same file."""
     given = peer_of(name)
-    where = given if given in PEERS or given in INSTALLED else str(Path(given).expanduser().resolve())
+    where = str(Path(given).expanduser().resolve()) if is_file(given) else given
     counts = peer.token_counts or (0,)
     params = {
         "outputs": outputs, "sweep": PEER_RUNS, "run": run.name, "peer": PEER + where,

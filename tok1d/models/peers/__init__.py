@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.peers import INSTALLED, PEER, PEERS, Published, peer_of
+from tok1d.config.peers import FUNCTION, INSTALLED, PEER, PEERS, Published, peer_of
 from tok1d.models.peers.layout import MARKER, layout_of
-from tok1d.models.peers.reading import PIXEL_PARTS, PIXELS, PeerFiles, read_files, under
+from tok1d.models.peers.reading import PIXEL_PARTS, PIXELS, UNKNOWN, PeerFiles, read_files, under
 from tok1d.models.peers.report import sort_tensors
 from tok1d.models.peers.titok import TiTok, TiTokConfig
 from tok1d.models.weights import Weights
@@ -29,21 +29,21 @@ def load_peer(name: str) -> Any:
     cannot be had, or are not sound.
     """
     given = peer_of(name)
-    if given in INSTALLED:
-        from tok1d.models.peers.installed import load_installed
+    if given in INSTALLED or FUNCTION.fullmatch(given):
+        from tok1d.models.peers.installed import load_function, load_installed
 
-        return load_installed(given)
+        return load_installed(given) if given in INSTALLED else load_function(given)
     return build(read_peer(given))
 
 
 def prefetch_peer(name: str) -> list[Weights]:
     """The files of weights that `load_peer` reads, fetched if need be. Raises `ConfigError`."""
     given = peer_of(name)
-    if given in INSTALLED:
-        row = INSTALLED[given]
+    if given in INSTALLED or FUNCTION.fullmatch(given):
+        license = INSTALLED[given].license if given in INSTALLED else UNKNOWN
         raise ConfigError(
-            f"{PEER}{given} is fetched by its own package (license: {row.license}): load it once where there "
-            f"is internet, and bring the hub's cache here"
+            f"{PEER}{given} is fetched by its own package (license: {license}): load it once where there is "
+            f"internet, and bring the hub's cache here"
         )
     files = read_peer(given)
     return [files.weights, *([files.pixels] if files.pixels else [])]

@@ -16,7 +16,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.peers import INSTALLED, PEER, Installed
 
 
-def load_installed(name: str) -> nn.Module:
+def load_installed(name: str) -> Adapter:
     """The adapter of a row of `INSTALLED`. Raises `ConfigError` if package or weights are not here."""
     row = INSTALLED[name]
     try:
@@ -26,7 +26,6 @@ def load_installed(name: str) -> nn.Module:
             f"{PEER}{name} is computed by its authors' own package, which is not here ({error}): read its "
             f"license ({row.license}) and type '{row.install}'"
         ) from None
-    print(f"{PEER}{name}: {row.license}")
     adapter = next(cls for start, cls in ADAPTERS.items() if name.startswith(start))
     try:
         peer = adapter(row)
@@ -35,6 +34,39 @@ def load_installed(name: str) -> nn.Module:
             f"{row.model} cannot be loaded by {row.package} ({type(error).__name__}: {str(error)[:80]}): "
             f"load it once by itself where there is internet, and bring the hub's cache here"
         ) from None
+    return finished(peer, name)
+
+
+def load_function(name: str) -> Adapter:
+    """What a function of the user's returns, `module:function`: an object with encode, decode and image_size.
+    So GigaTok, SFTok and others are measured in their own code. Raises `ConfigError`.
+    """
+    module, _, function = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{PEER}{name} is no function of a module that Python finds ({error}): add its folder to "
+            f"PYTHONPATH"
+        ) from None
+    lacking = [n for n in ("encode", "decode", "image_size") if not hasattr(made, n)]
+    if lacking:
+        raise ConfigError(
+            f"what {PEER}{name} returns has no {lacking[0]}: return an object with encode, decode and "
+            f"image_size, as tok1d/evaluation/measured.py says"
+        )
+    license = getattr(made, "license", "not said")
+    peer = Adapter(Installed(module, "", license, name, made.image_size), made)
+    for optional in ("token_counts", "codebook_size", "bits_per_token", "prefix", "bits", "input_range"):
+        if hasattr(made, optional):
+            setattr(peer, optional, getattr(made, optional))
+    return finished(peer, name)
+
+
+def finished(peer: Adapter, name: str) -> Adapter:
+    """Its name and report, once it is built."""
+    row = peer.row
+    print(f"{PEER}{name}, license: {row.license}")
     peer.name = PEER + name
     peer.report = {
         "peer": peer.name, "source": row.model, "license": row.license, **peer.card,
@@ -48,7 +80,7 @@ class Size(NamedTuple):
 
 
 class Adapter(nn.Module):
-    """What the authors' model [B, 3, S, S] in -1 … 1 is given and gives, as images in 0 … 1."""
+    """An authors' model, or another object, as what is measured: images in 0 … 1 on both sides."""
 
     name = ""
     input_range = "-1 … 1"
@@ -62,6 +94,14 @@ class Adapter(nn.Module):
         self.model: Any = model
         self.row, self.config = row, Size(row.image_size)
         self.report: dict[str, Any] = {}
+
+    def encode(self, images: Tensor, num_tokens: int | None = None) -> Any:
+        """float [B, 3, S, S] in 0 … 1 -> ids, or codes."""
+        return self.model.encode(images, **({"num_tokens": num_tokens} if num_tokens else {}))
+
+    def decode(self, codes: Any) -> Tensor:
+        """What encode gave -> float [B, 3, S, S], about 0 … 1."""
+        return self.model.decode(codes)
 
     @property
     def card(self) -> dict[str, Any]:
@@ -84,7 +124,7 @@ class FlexTok(Adapter):
 
         super().__init__(row, FlexTokFromHub.from_pretrained(row.model))
 
-    def encode(self, images: Tensor, num_tokens: int = 256) -> Tensor:
+    def encode(self, images: Tensor, num_tokens: int | None = None) -> Tensor:
         """float [B, 3, 256, 256] in 0 … 1 -> ids [B, num_tokens]."""
         return torch.cat(self.model.tokenize(images * 2 - 1))[:, :num_tokens]
 
@@ -115,7 +155,7 @@ class MAETok(Adapter):
 
         super().__init__(row, AEModel.from_pretrained(row.model, pretrained=False))
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, num_tokens: int | None = None) -> Tensor:
         """float [B, 3, 256, 256] in 0 … 1 -> codes [B, 128, 32]."""
         return self.model.encode(images * 2 - 1)[0]
 
