@@ -7,6 +7,7 @@ from peers import save_small_peer
 from workbench import tok1d_run
 
 from tok1d.figures.quality import LINEAR
+from tok1d.jupyter.report import build_report, executed_notebooks
 
 
 def test_peers_beside_codecs_and_a_linear_code(tmp_path, photos):
@@ -37,3 +38,5 @@ def test_peers_beside_codecs_and_a_linear_code(tmp_path, photos):
     series = {item["series"] for item in drawn}
     assert {"WebP", LINEAR} < series and len([d for d in drawn if d["line"] == "tokens"]) == 5
     assert (folder / "figures" / "peers.pdf").exists()
+    page = build_report(executed_notebooks(folder), folder / "report.html").read_text(encoding="utf-8")
+    assert 'class="tok1d-slider"' in page and "Peers on the same bench" in page

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tok1d.models.peers.pixel_decoder import CODE_DIM, CODES, PixelDecoder
 
 SIZES = {"small": (512, 8), "base": (768, 12), "large": (1024, 24)}  # width, depth
-AT_ONCE = 8  # images in the pixel decoder, which takes 0.1 GB for each at 256 pixels
+AT_ONCE = 8  # images in the pixel decoder, whose activations at full resolution are large
 HEAD = 64  # dimensions of an attention head, in all sizes
 
 
