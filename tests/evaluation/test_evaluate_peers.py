@@ -9,7 +9,8 @@ from peers import save_small_peer
 from tok1d.cli import main
 from tok1d.evaluation.peers import open_run
 from tok1d.evaluation.runs import load_tokenizer
-from tok1d.figures.rate_distortion import draw_rate_distortion, of_runs
+from tok1d.figures.draw import FIGURES, draw_figure
+from tok1d.figures.rate_distortion import of_runs
 from tok1d.runs import Run, RunError, find_runs
 
 
@@ -44,8 +45,14 @@ def test_a_peer_and_a_run_on_the_same_images(small, tmp_path, photos, capsys):
     assert [run.kind for run in found] == ["tokenizer", "peer"]
     drawn = of_runs(found)
     labels = {item["series"] for item in drawn if item["line"] == "tokens"}
-    assert labels == {"ours", peer.name} and draw_rate_distortion(drawn)
+    assert labels == {"ours", peer.name}
     assert not {"JPEG", "linear code, equal bits"} - {item["series"] for item in drawn}
+
+    for name in FIGURES:  # of a sweep, with a peer among its runs: drawn, or said why not
+        draw_figure(name, found, tmp_path / "figures")
+    assert {"quality.json", "codes.json", "rate-distortion.json"} <= {
+        path.name for path in (tmp_path / "figures").iterdir()
+    }
 
     assert evaluated(tmp_path, f"peer:{small}", "-p", "token_counts=2") == 0  # on the images that it had
     assert open_run(f"peer:{small}", str(tmp_path)).on(str(data)).evaluation["card"]["token_counts"] == [2]

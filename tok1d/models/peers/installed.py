@@ -75,7 +75,8 @@ def finished(peer: Adapter, name: str) -> Adapter:
     return peer.eval().requires_grad_(False)
 
 
-class Size(NamedTuple):
+class AdapterConfig(NamedTuple):
+    model: str
     image_size: int
 
 
@@ -83,8 +84,8 @@ class Adapter(nn.Module):
     """An authors' model, or another object, as what is measured: images in 0 … 1 on both sides."""
 
     name = ""
-    input_range = "-1 … 1"
-    unexplained = "its latent tokens are its own package's business"
+    input_range = "0 … 1"
+    unexplained = "its package does not say what its latent tokens look at"
     token_counts: tuple[int, ...] = ()
     codebook_size = 0
     bits_per_token = 0.0
@@ -92,7 +93,7 @@ class Adapter(nn.Module):
     def __init__(self, row: Installed, model: Any):
         super().__init__()
         self.model: Any = model
-        self.row, self.config = row, Size(row.image_size)
+        self.row, self.config = row, AdapterConfig(row.model, row.image_size)
         self.report: dict[str, Any] = {}
 
     def encode(self, images: Tensor, num_tokens: int | None = None) -> Any:
@@ -114,6 +115,7 @@ class Adapter(nn.Module):
 class FlexTok(Adapter):
     """arXiv:2502.13967: 1 … 256 ids of 64,000 codes; pixels by a flow from noise, with guidance."""
 
+    input_range = "-1 … 1"
     token_counts = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     codebook_size = 8**3 * 5**3
     steps, guidance, seed = 20, 7.5, 0
@@ -136,7 +138,7 @@ class FlexTok(Adapter):
             made.append(
                 self.model.detokenize(
                     [each[None]], timesteps=self.steps, guidance_scale=self.guidance,
-                    perform_norm_guidance=True, generator=noise, verbose=False,
+                    perform_norm_guidance=True, generator=noise,
                 )
             )  # fmt: skip
         return torch.cat(made) / 2 + 0.5
@@ -149,6 +151,8 @@ class FlexTok(Adapter):
 
 class MAETok(Adapter):
     """arXiv:2502.03444: 128 tokens of 32 numbers, which have no bits."""
+
+    input_range = "-1 … 1"
 
     def __init__(self, row: Installed):
         from modelling.tokenizer import AEModel
