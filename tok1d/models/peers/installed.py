@@ -98,7 +98,8 @@ class Adapter(nn.Module):
 
     def encode(self, images: Tensor, num_tokens: int | None = None) -> Any:
         """float [B, 3, S, S] in 0 … 1 -> ids, or codes."""
-        return self.model.encode(images, **({"num_tokens": num_tokens} if num_tokens else {}))
+        count = num_tokens or max(self.token_counts, default=0)
+        return self.model.encode(images, **({"num_tokens": count} if count else {}))
 
     def decode(self, codes: Any) -> Tensor:
         """What encode gave -> float [B, 3, S, S], about 0 … 1."""
