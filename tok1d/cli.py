@@ -23,6 +23,7 @@ from tok1d.config.parse import (
     parse_train,
     read_params,
 )
+from tok1d.config.peers import is_peer
 from tok1d.config.schema import DataConfig, EvalConfig
 from tok1d.runs import TRY_AGAIN, Lost, RunError, runs_in
 from tok1d.system import forbidden, no_space, remedy
@@ -161,12 +162,16 @@ def evaluate(
     data: Annotated[
         str, typer.Option(help="Images to measure on; default: the run's validation images.")
     ] = "",
+    outputs: Annotated[
+        str | None, typer.Option("-o", "--outputs", help="Folder of all results, for those of peers.")
+    ] = None,
 ) -> None:
     """Measure finished runs, each number with its interval.
 
     Of several runs also the differences of the others from the first. They are kept in each run's eval.json,
     those of --data in its folder evaluations/, with a card of how they were measured; runs whose cards differ
-    are not compared.
+    are not compared. Instead of a run, peer:NAME is a published tokenizer (peer:titok-l32), peer:PATH one of
+    its files on a disk.
     """
     from tok1d.evaluation.runs import evaluate_runs
     from tok1d.jupyter.tables import print_table
@@ -177,7 +182,9 @@ def evaluate(
     config, images = parse(params, EvalConfig, DataConfig)  # of images too: messages say to type those
     reading = {name: getattr(images, name) for name in DataConfig.model_fields if name in params}
     others = reading.pop("data", ""), reading.pop("val_data", "")
-    for title, rows, notes in evaluate_runs(runs, config, data or others[0] or others[1], **reading):
+    where = {"outputs": outputs} if outputs else {}
+    found = evaluate_runs(runs, config, data or others[0] or others[1], **where, **reading)
+    for title, rows, notes in found:
         print(title)
         print_table(rows)
         print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
@@ -335,7 +342,7 @@ def prefetch(
         typer.Argument(
             metavar="PARAMS",
             help="Parameter files of trainings (not of sweeps), such as params/reference/mae_64.yaml; "
-            "NAME=VALUE, without -p, holds for each of them.",
+            "NAME=VALUE, without -p, holds for each of them; peer:NAME is a published tokenizer.",
         ),
     ],
 ) -> int:
@@ -345,18 +352,21 @@ def prefetch(
     internet; no images. Says where each file lies, and goes on after one that cannot be had; the exit status
     is 1 then. Without a file: for the default parameters.
     """
-    from tok1d.sweeps.dry_run import pretrained_files
+    from tok1d.sweeps.dry_run import peer_files, pretrained_files
 
-    pairs = [text for text in texts if "=" in text and not Path(text).exists()]
-    files = [text for text in texts if text not in pairs]
+    peers = [text for text in texts if is_peer(text)]
+    pairs = [text for text in texts if "=" in text and not Path(text).exists() and text not in peers]
+    files = [text for text in texts if text not in (*pairs, *peers)]
     seen: set[str] = set()
     failed = 0
-    for file in files or [""]:
+    for file in [*peers, *(files or [""] * (not peers))]:
         try:
-            params = parse_train((read_params(file) if file else {}) | parse_pairs(pairs))
+            params = parse_train(
+                (read_params(file) if file and file not in peers else {}) | parse_pairs(pairs)
+            )
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}" if file else str(error)) from None
-        for look in pretrained_files(params):
+        for look in peer_files(file) if file in peers else pretrained_files(params):
             try:
                 found = look()
             except ConfigError as error:

@@ -44,6 +44,7 @@ from pydantic import ValidationError
 from tok1d.config.fields import Config, ConfigError
 from tok1d.config.generation import SampleConfig
 from tok1d.config.parse import BEFORE, check_values, configs_of, read_yaml, renamed
+from tok1d.config.peers import is_peer, peer_run
 from tok1d.config.schema import RunConfig, fields
 from tok1d.environment import describe_environment
 from tok1d.run_files import Evaluation, LoadReport, Manifest, RunError, read_json, records_in
@@ -62,6 +63,7 @@ FREE_TO_CHANGE = {
     "stop_on",
     *fields(*configs_of("reconstruct"), SampleConfig),
 }
+PEER_RUNS = "peers"  # the folder of peers' evaluations, under `outputs`
 PLACES = ("data", "val_data", "data_root", "bdd_labels")  # parameters that are paths of images
 NOT_BEGUN = {
     "encoder_checkpoint",
@@ -157,9 +159,11 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What was trained: "tokenizer", or "prior"."""
+        """What was trained: "tokenizer", or "prior"; "peer" holds evaluations of others' tokenizers."""
         file = self / "params.yaml"
         text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        if "\npeer:" in text:
+            return "peer"
         return "prior" if "\nprior_tokens:" in text else "tokenizer"
 
     @property
@@ -251,14 +255,15 @@ class Run:
 
     def on(self, data: str) -> Run:
         """The run as it was evaluated on `data`, which is what was typed then; empty: on its own validation
-        images. Raises `RunError` if it was not.
+        images, of which a peer has none: its newest evaluation. Raises `RunError` if it was not.
         """
-        if not data:
+        if not data and self.kind != "peer":
             return Run(self.path)
-        found = [run for run in self.evaluations if run.evaluation.get("data") == data]
+        found = [run for run in self.evaluations if not data or run.evaluation.get("data") == data]
         if not found:
+            where = data or "FOLDER"
             raise RunError(
-                f"{self.path} was not evaluated on {data}: type 'tok1d evaluate {self.path} --data {data}'"
+                f"{self.path} was not evaluated on {where}: type 'tok1d evaluate {self.path} --data {where}'"
             )
         return max(found, key=lambda run: (run.evaluated / "eval.json").stat().st_mtime_ns)
 
@@ -383,15 +388,15 @@ def runs_in(folder: str | Path) -> list[Run]:
 def find_runs(
     folder: str | Path, names: tuple[str, ...] = (), eval_data: str = "", needed: bool = True
 ) -> list[Run]:
-    """The named runs, or every finished tokenizer below `folder`, by name; as they were evaluated on
-    `eval_data`, or on what the sweep in that folder names. Raises `RunError` if one was not, or there is none
-    and it is `needed`.
+    """The named runs (`peer:NAME` is one of a peer), or every finished tokenizer below `folder`, by name; as
+    they were evaluated on `eval_data`, or on what the sweep in that folder names. Raises `RunError` if one
+    was not, or there is none and it is `needed`.
     """
     if names:
-        runs = [Run(name if Path(name).exists() else Path(folder) / name) for name in names]
+        runs = [named_run(name, Path(folder)) for name in names]
     else:
         runs = [Run(done.parent) for done in sorted(Path(folder).glob("*/done.json"))]
-        runs = [run for run in runs if run.kind == "tokenizer"]
+        runs = [run for run in runs if run.kind != "prior"]
     if not runs and needed:
         raise RunError(
             f"there is no finished run in {folder}: "
@@ -404,6 +409,16 @@ def find_priors(folder: str | Path) -> list[Run]:
     """The finished runs of `generate.ipynb` below `folder`, by name."""
     runs = [Run(done.parent) for done in sorted(Path(folder).glob("*/done.json"))]
     return [run for run in runs if run.kind == "prior"]
+
+
+def named_run(name: str, folder: Path) -> Run:
+    """A run by its path, by its name in the `folder` of a sweep, or a peer's. Raises `RunError`."""
+    if not is_peer(name):
+        return Run(name if Path(name).exists() else folder / name)
+    run = Run(folder.parent / PEER_RUNS / peer_run(name))
+    if not run.done:
+        raise RunError(f"{name} was not evaluated: type 'tok1d evaluate {name} --data FOLDER'")
+    return run
 
 
 def eval_data_of(sweep: str | Path) -> str:

@@ -71,7 +71,8 @@ def test_a_sweep_is_published_with_its_numbers_and_without_its_place(sweep, tmp_
     runs = {run.name: run.evaluation["results"][0] for run in find_runs(sweep, ("c0", "c1"))}
     mean = (runs["c0"]["psnr"] + runs["c1"]["psnr"]) / 2
     low, high = sorted(run["psnr"] for run in runs.values())
-    assert f"| random, like CLIP | 4 | {mean:.2f} ({low:.2f}, {high:.2f}) | " in text
+    bits = runs["c0"]["bits"]
+    assert f"| random, like CLIP | 4 | {bits:.0f} | {mean:.2f} ({low:.2f}, {high:.2f}) | " in text
 
 
 def test_of_one_seed_the_interval_is_printed_and_whose_images_they_are(sweep, tmp_path, photos):
@@ -87,7 +88,9 @@ def test_of_one_seed_the_interval_is_printed_and_whose_images_they_are(sweep, tm
     text = results_table(tmp_path / "published")
     first = rows[0]
     low, high = first["psnr_interval"]
-    assert f"| a0 | 2 | {first['psnr']:.2f} ({low:.2f}\u00a0…\u00a0{high:.2f}) |" in text
+    assert (
+        f"| a0 | 2 | {first['bits']:.0f} | {first['psnr']:.2f} ({low:.2f}\u00a0…\u00a0{high:.2f}) |" in text
+    )
     assert (
         "12 images at 32 pixels; one seed, in brackets the 95 % interval" in text
         and "; images of photos (" in text

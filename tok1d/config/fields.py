@@ -59,6 +59,7 @@ BESIDE_RUNS = {  # in the folder of a sweep
     "figures", "report.html", "sweep.json", "driver.txt", "results.csv", "results.parquet", "failed.json",
     "sweep_done.json", "ablation.ipynb", "ablation.failed.ipynb", "ablation.log", "figures.ipynb",
     "figures.failed.ipynb", "figures.log", "explore.ipynb", "explore.failed.ipynb", "explore.log",
+    "peers.ipynb", "peers.failed.ipynb", "peers.log",
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from tok1d.config.generation import (
     SampleConfig,
 )
 from tok1d.config.losses import check_losses
+from tok1d.config.peers import PeersConfig, PeersRunConfig
 from tok1d.config.schema import (
     CompareConfig,
     DataConfig,
@@ -85,7 +86,21 @@ class ExploreParams(NamedTuple):
     explore: ExploreConfig
 
 
-Params = TrainParams | ReconstructParams | AblationParams | FiguresParams | GenerateParams | ExploreParams
+class PeersParams(NamedTuple):
+    run: PeersRunConfig
+    peers: PeersConfig
+    evaluation: EvalConfig
+
+
+Params = (
+    TrainParams
+    | ReconstructParams
+    | AblationParams
+    | FiguresParams
+    | GenerateParams
+    | ExploreParams
+    | PeersParams
+)
 
 
 NOTEBOOKS: dict[str, type[Params]] = {
@@ -95,6 +110,7 @@ NOTEBOOKS: dict[str, type[Params]] = {
     "figures": FiguresParams,
     "generate": GenerateParams,
     "explore": ExploreParams,
+    "peers": PeersParams,
 }
 
 
@@ -106,6 +122,7 @@ def configs_of(notebook: str) -> tuple[type[Config], ...]:
 EXAMPLES = dict(
     val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",
     timeofday="night", scene="highway", token_counts="1,8,64", runs="run-a,run-b", random_like="dinov2",
+    fit_data="photos/train",
     encoder_checkpoint="weights/dinov2.safetensors", encoder_revision="main",
     init_from="outputs/runs/quickstart", stop_on="nan,collapse",
     perceptual_checkpoint="weights/vgg16.pth", discriminator_checkpoint="weights/dino.safetensors",

@@ -66,8 +66,10 @@ class TokenizerConfig(Config):
     token_mixing: bool = Field(
         True, description="start tokens from learned mixes of patches, and the way back"
     )
-    decoder_head: Literal["patch", "cnn"] = Field(
-        "patch", description="patch: one linear map a patch; cnn: VQGAN's convolutional decoder"
+    decoder_head: Literal["patch", "cnn", "titok"] = Field(
+        "patch",
+        description="patch: one linear map a patch; cnn: VQGAN's convolutional decoder; titok: as patch, "
+        "with TiTok's class token and norm before the blocks, to start from a peer",
     )
     decoder_refine: Literal["none", "nano", "small", "base"] = Field(
         "small", description="size of the convolutional network that refines decoded pixels, or none"
@@ -202,7 +204,7 @@ class StartConfig(Config):
         "none", description="none, all, or n: the embeddings and first n blocks of the encoder"
     )
     encoder_lr_decay: Float = Field(1.0, gt=0, le=1, description="learning-rate factor per block downwards")
-    init_from: Text = Field("", description="run folder, model folder or hub id of a tokenizer to fine-tune")
+    init_from: Text = Field("", description="run folder, model folder, hub id or peer:NAME to fine-tune")
     trainable: Literal["all", "decoder", "refine"] = Field(
         "all", description="all, or only the decoder, or what refines it: ids then stay as they are"
     )

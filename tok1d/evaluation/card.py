@@ -18,6 +18,7 @@ from tok1d.runs import Run, RunError
 IDENTIFIES = (
     "model",
     "model_sha256",
+    "peer",
     "token_counts",
     "data",
     "reference_data",

@@ -5,6 +5,8 @@
         token_counts = (32, 64)  # optional: the counts it can make; encode then takes num_tokens
         codebook_size = 4096  # optional: its codes are counted, and give bits a token
         bits_per_token = 12.0  # optional: if the codebook's size does not say it
+        prefix = True  # optional: its first k codes are those of k tokens, so it encodes once
+        card = {"input_range": "-1 … 1"}  # optional: what else the card says of it
 
         def encode(self, images): ...  # float [B, 3, H, W] in 0 … 1 -> ids [B, K] int64, or anything else
         def decode(self, codes): ...  # what encode gave -> float [B, 3, H, W], about 0 … 1
@@ -54,7 +56,7 @@ class NativeTokenizer:
     def encode(self, images: Tensor) -> list[Encoded]:
         """images [B, 3, H, W] in 0 … 1 at every count."""
         K = self.counts[-1]
-        with self.arithmetic():
+        with arithmetic(self.device, self.dtype):
             (codes, ids, *_), seconds = timed(lambda: self.tokenizer.encode_codes(images, K), self.device)
         bits = self.tokenizer.config.bits_per_token
         return [
@@ -70,7 +72,7 @@ class NativeTokenizer:
 
     def decode(self, codes: Tensor) -> Tensor:
         """Before any clamping, [B, 3, H, W]."""
-        with self.arithmetic():
+        with arithmetic(self.device, self.dtype):
             return self.tokenizer.decode_unclamped(codes).images.float()
 
     def on(self, device: torch.device) -> NativeTokenizer:
@@ -78,9 +80,6 @@ class NativeTokenizer:
         other = copy.copy(self)
         other.tokenizer, other.device = copy.deepcopy(self.tokenizer).to(device), device
         return other
-
-    def arithmetic(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bf16")
 
 
 class Digits(NamedTuple):
@@ -132,22 +131,35 @@ class ForeignTokenizer:
         parameters: Iterable[Tensor] = getattr(peer, "parameters", tuple)()
         self.device = next((p.device for p in parameters), torch.device("cpu"))
         name = getattr(peer, "name", type(peer).__qualname__)
-        self.identity = {"model": str(name), "model_sha256": model_sha256(peer)}
+        self.identity: dict[str, Any] = {"model": str(name), "model_sha256": model_sha256(peer)}
+        if facts := getattr(peer, "card", None):
+            self.identity["peer"] = dict(facts)
+        self.dtype, self.prefix = config.eval_dtype, bool(getattr(peer, "prefix", False))
         if isinstance(peer, torch.nn.Module):
             peer.eval()
 
     def encode(self, images: Tensor) -> list[Encoded]:
-        return [self._encode(images, {"num_tokens": k} if k else {}) for k in self.counts or (None,)]
+        if not self.prefix or len(self.counts) < 2:
+            return [self._encode(images, {"num_tokens": k} if k else {}) for k in self.counts or (None,)]
+        whole = self._encode(images, {"num_tokens": self.counts[-1]})
+        return [self._first(whole, k) for k in self.counts[:-1]] + [whole]
+
+    def _first(self, whole: Encoded, k: int) -> Encoded:
+        """The first k of these codes."""
+        codes = whole.codes[:, :k]
+        return Encoded(k, codes, None if whole.ids is None else codes, self._bits(codes, k), 0.0)
 
     def _encode(self, images: Tensor, count: dict[str, int]) -> Encoded:
-        codes, seconds = timed(lambda: self.peer.encode(images, **count), self.device)
+        with arithmetic(self.device, self.dtype):
+            codes, seconds = timed(lambda: self.peer.encode(images, **count), self.device)
         tensor = isinstance(codes, Tensor)
         ids = codes if tensor and not codes.is_floating_point() else None
         num_tokens = codes.shape[1] if tensor and codes.ndim in (2, 3) else count.get("num_tokens")
         return Encoded(num_tokens, codes, ids, self._bits(codes, num_tokens), seconds)
 
     def decode(self, codes: Any) -> Tensor:
-        return self.peer.decode(codes).float()
+        with arithmetic(self.device, self.dtype):
+            return self.peer.decode(codes).float()
 
     def on(self, device: torch.device) -> ForeignTokenizer:
         """A copy of it on another device, as far as `to` moves it."""
@@ -169,6 +181,10 @@ class ForeignTokenizer:
 def as_measurable(tokenizer: Any, config: EvalConfig) -> NativeTokenizer | ForeignTokenizer:
     """Raises `ConfigError` for an object that cannot be measured, or not at these token counts."""
     return (NativeTokenizer if isinstance(tokenizer, Tokenizer) else ForeignTokenizer)(tokenizer, config)
+
+
+def arithmetic(device: torch.device, dtype: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
 
 
 def timed(function: Callable[[], Any], device: torch.device) -> tuple[Any, float]:

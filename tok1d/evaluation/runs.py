@@ -23,13 +23,14 @@ import torch
 from tok1d.config.fields import ConfigError
 from tok1d.config.parse import renamed
 from tok1d.config.registry import CHANGES_NO_NUMBER, METRICS, NUMBERS, QUANTIZERS, asked_as
-from tok1d.config.schema import DataConfig, EvalConfig, TokenizerConfig
+from tok1d.config.schema import DataConfig, EvalConfig, RunConfig, TokenizerConfig
 from tok1d.data.dataset import CAN_TYPE, ImageDataset, WholeImages, load_data, load_images
 from tok1d.data.sources import find_sources
 from tok1d.evaluation.bootstrap import Interval, deviations, interval_by_halves, interval_of_sum
 from tok1d.evaluation.card import images_of, same_card
 from tok1d.evaluation.evaluate import evaluate, reconstruct
 from tok1d.evaluation.measured import LinearCode
+from tok1d.evaluation.peers import data_of, load_peer_of, open_run, self_tested
 from tok1d.evaluation.table import (
     Cases,
     columns_of,
@@ -56,12 +57,15 @@ class Shown(NamedTuple):
     notes: list[str]
 
 
-def evaluate_runs(folders: list[Path], config: EvalConfig, data: str, **reading: Any) -> Iterator[Shown]:
-    """Measure finished runs: a table of each, then one of each other's differences from the first.
+def evaluate_runs(
+    names: list[Path], config: EvalConfig, data: str, outputs: str = RunConfig().outputs, **reading: Any
+) -> Iterator[Shown]:
+    """Measure finished runs, and peers: a table of each, then one of each other's differences from the first.
 
-    `reading`: see `evaluate_run`. Raises `RunError` when their cards differ.
+    Peers' evaluations are kept below `outputs`. `reading`: see `evaluate_run`. Raises `RunError` when their
+    cards differ.
     """
-    runs = [Run(folder).finished for folder in folders]
+    runs = [open_run(name, outputs).finished for name in names]
     for i, run in enumerate(runs):
         evaluation = evaluate_run(run, config, data, **reading)
         runs[i] = run.on(data)
@@ -99,7 +103,8 @@ def compare(first: Run, second: Run, config: EvalConfig) -> list[dict[str, Any]]
         changes = {name: theirs[count][name] - mine[count][name] for name in names}
         found = intervals(first, second, count, changes, config.resamples) if config.resamples else {}
         ends = {f"{name}_interval": list(interval) for name, interval in found.items()}
-        rows.append({"num_tokens": count} | changes | ends)
+        bits = {"bits": theirs[count]["bits"]} if "bits" in theirs[count] else {}
+        rows.append({"num_tokens": count} | bits | changes | ends)
     return rows
 
 
@@ -132,6 +137,7 @@ def evaluate_run(
     are parameters of `DataConfig` (max_unreadable, data_root …) instead of the run's. Raises `RunError` for a
     run that is not finished, `ConfigError` for images or weights that cannot be had.
     """
+    data = data_of(run, data) if run.kind == "peer" else data
     tokenizer = load_tokenizer(run)
     if not again and (earlier := earlier_evaluation(run, data, model_sha256(tokenizer))):
         asked = EvalConfig(**renamed(earlier["asked"]))
@@ -172,9 +178,11 @@ def unseen(config: EvalConfig) -> dict[str, Any]:
 
 
 def measure(
-    run: Run, tokenizer: Tokenizer, images: ImageDataset, config: EvalConfig, data: str = "", **reading: Any
+    run: Run, tokenizer: Any, images: ImageDataset, config: EvalConfig, data: str = "", **reading: Any
 ) -> dict[str, Any]:
-    """Measure a run's tokenizer on `images`, those of `data` read with `reading`, and keep the evaluation."""
+    """Measure a run's tokenizer, or a peer, on `images`, those of `data` read with `reading`; keeps the
+    evaluation.
+    """
     reference = None
     if config.reference_data:
         size = tokenizer.config.image_size
@@ -187,7 +195,9 @@ def measure(
             "data": data or run.params["val_data"] or run.params["data"],
         } | ({"reference_data": config.reference_data} if reference else {})
         evaluation |= {"data": data, "reading": reading, "asked": config.model_dump(mode="json")}
-        if config.linear_code:
+        if run.kind == "peer":
+            evaluation["warnings"] = evaluation["warnings"] + self_tested(run, tokenizer, images)
+        elif config.linear_code:
             evaluation["linear_code"] = linear_results(run, tokenizer.config, images, config, reference)
         return evaluation | {"table_sha256": file_sha256(table)}
 
@@ -249,25 +259,39 @@ def linear_code(run: Run, tokenizer: TokenizerConfig, counts: tuple[int, ...] = 
     drawn for this alone, to the first 2,000); None without those, and beside continuous tokens, whose float32
     bits nobody would store.
     """
-    if QUANTIZERS[tokenizer.quantizer].continuous:
+    if run.kind == "peer" or QUANTIZERS[tokenizer.quantizer].continuous:
         return None
-    data = run.config(DataConfig)
-    data = data.model_copy(update={"toy_images": min(data.toy_images, TOY_ROADS)})
     try:
-        training, _ = load_data(data, tokenizer.image_size, run.cache)
+        return fit_linear_code(
+            run.config(DataConfig), tokenizer.image_size, counts or tokenizer.token_counts,
+            tokenizer.bits_per_token, run.cache,
+        )  # fmt: skip
     except (ConfigError, OSError):
         return None
+
+
+def fit_linear_code(
+    data: DataConfig, size: int, counts: tuple[int, ...], bits_per_token: float, cache: Path
+) -> LinearCode | None:
+    """A linear code of these bits, fitted to the training images of `data`; None where there are too few.
+    Raises `ConfigError` if they are not here.
+    """
+    data = data.model_copy(update={"toy_images": min(data.toy_images, TOY_ROADS)})
+    training, _ = load_data(data, size, cache)
     if len(training) < 2:
         return None
-    counts, bits = counts or tokenizer.token_counts, tokenizer.bits_per_token
-    tokens = math.ceil(max(counts) * bits / math.log2(math.prod(LEVELS)))
-    code = LinearTokenizer(tokenizer.image_size, tokens)
-    code.fit_once(WholeImages(training), training.fingerprint, Path(run.cache), replacing)
-    return LinearCode(code, counts, bits, training.fingerprint)
+    tokens = math.ceil(max(counts) * bits_per_token / math.log2(math.prod(LEVELS)))
+    code = LinearTokenizer(size, tokens)
+    code.fit_once(WholeImages(training), training.fingerprint, Path(cache), replacing)
+    return LinearCode(code, counts, bits_per_token, training.fingerprint)
 
 
-def load_tokenizer(run: Run) -> Tokenizer:
-    """A finished run's model, on the GPU if there is one. Raises `RunError`."""
+def load_tokenizer(run: Run) -> Any:
+    """A finished run's `Tokenizer`, or the peer that it is of, on the GPU if there is one. Raises `RunError`,
+    or `ConfigError` for a peer that cannot be had.
+    """
+    if run.kind == "peer":
+        return load_peer_of(run)
     if run.kind == "prior":
         raise RunError(
             f"{run.path} is a prior, not a tokenizer: its images are made, and measured, by "

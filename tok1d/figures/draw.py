@@ -170,7 +170,9 @@ def few(measured: int, all_images: int) -> str:
 def all_random(drawn: Drawn) -> bool:
     """Whether no encoder began with pretrained weights."""
     params = [Run(run).params for run in {d["run"] for d in drawn if "run" in d}]
-    return all(p.get("encoder_init", "random") == "random" and not p.get("init_from") for p in params)
+    return not any(
+        p.get("encoder_init", "random") != "random" or p.get("init_from") or p.get("peer") for p in params
+    )
 
 
 def keep(run: Run, name: str, figure: Figure, caption: str, drawn: Drawn | None = None) -> None:

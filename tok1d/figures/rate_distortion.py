@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tok1d.data.dataset import ImageDataset
+    from tok1d.evaluation.measured import LinearCode
 
 CODECS = {
     "JPEG": {"format": "JPEG", "optimize": True},
@@ -60,13 +61,15 @@ def of_runs(runs: list[Run]) -> Drawn:
     return rate_distortion(few, images_behind(few[0], few[0].params["image_size"]))
 
 
-def rate_distortion(runs: list[Run], images: ImageDataset, count: int = 24) -> Drawn:
+def rate_distortion(
+    runs: list[Run], images: ImageDataset, count: int = 24, line: LinearCode | None = None
+) -> Drawn:
     """PSNR against bytes an image: the runs' token counts, and each codec's best settings.
 
     `images` are those of the runs' evaluations; `count` of them, spread evenly, are measured. A line starts
     at the smallest files that its codec can make. A point of tokens has `equal_bytes`: the PSNR of each codec
-    at as many bytes, None where it has no file as small. Raises `RunError` if cards differ, `ConfigError` if
-    `images` are others.
+    at as many bytes, None where it has no file as small. `line` is a linear code, if not of a run. Raises
+    `RunError` if cards differ, `ConfigError` if `images` are others.
     """
     same_card(runs, "psnr")
     card = protocol(runs[0].evaluation["card"], "psnr")
@@ -93,7 +96,7 @@ def rate_distortion(runs: list[Run], images: ImageDataset, count: int = 24) -> D
                 equal = {name: at(points, point["bytes"]) for name, points in codecs.items()}
                 where = {"series": label, "line": "tokens", "run": str(run.path)}
                 drawn.append(where | measured | point | {"equal_bytes": equal})
-    lines = codecs | {LINEAR: linear_points(runs, originals)}
+    lines = codecs | {LINEAR: linear_points(runs, originals, line)}
     return drawn + [{"series": n, "line": n} | measured | p for n, points in lines.items() for p in points]
 
 
@@ -141,15 +144,19 @@ def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
     return points
 
 
-def linear_points(runs: list[Run], originals: Tensor) -> list[dict[str, Any]]:
-    """uint8 [N, 3, H, W] -> bytes and PSNR of the linear code beside the run with most tokens; [] without."""
+def linear_points(runs: list[Run], originals: Tensor, line: LinearCode | None) -> list[dict[str, Any]]:
+    """uint8 [N, 3, H, W] -> bytes and PSNR of a linear code, by itself that beside the run of ours with most
+    tokens; [] without.
+    """
     from tok1d.data.dataset import to_float
     from tok1d.evaluation.evaluate import reconstruct
     from tok1d.evaluation.image_metrics import psnr
     from tok1d.evaluation.runs import linear_code
 
-    run = max(runs, key=lambda run: max(row["bits"] for row in run.evaluation["results"]))
-    line = linear_code(run, run.config(TokenizerConfig))
+    runs = [run for run in runs if run.kind != "peer"]
+    if line is None and runs:
+        run = max(runs, key=lambda run: max(row["bits"] for row in run.evaluation["results"]))
+        line = linear_code(run, run.config(TokenizerConfig))
     if line is None:
         return []
     restored = reconstruct(line, originals, line.token_counts)
@@ -190,11 +197,21 @@ def code(
     picture: Image.Image, shrink: int, quality: int, options: dict[str, Any]
 ) -> tuple[np.ndarray, bytes]:
     """A picture through a file of a codec: uint8 [H, W, 3], and the file."""
+    file = to_file(picture, shrink, quality, options)
+    return from_file(file, picture.size), file
+
+
+def to_file(picture: Image.Image, shrink: int, quality: int, options: dict[str, Any]) -> bytes:
     small = picture.resize((picture.width // shrink, picture.height // shrink), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     small.save(file, quality=quality, **options)
-    decoded = Image.open(file).convert("RGB").resize(picture.size, Image.Resampling.BICUBIC)
-    return np.asarray(decoded), file.getvalue()
+    return file.getvalue()
+
+
+def from_file(file: bytes, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [H, W, 3]; `size` is width and height."""
+    decoded = Image.open(io.BytesIO(file)).convert("RGB")
+    return np.asarray(decoded.resize(size, Image.Resampling.BICUBIC))
 
 
 def payload(file: bytes) -> int:

@@ -55,6 +55,8 @@ def line_params(params: dict[str, Any]) -> dict[str, str]:
     """A run's parameters as far as they make it another line; the encoder's in one. Elastic tokenizers of
     other sizes are others: they are measured at the same token counts.
     """
+    if "peer" in params:
+        return {"encoder": str(params["run"])}
     found = {k: str(v) for k, v in params.items() if k not in WITHIN}
     if params.get("elastic"):
         found["num_latent_tokens"] = str(params["num_latent_tokens"])

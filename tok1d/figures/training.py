@@ -23,7 +23,7 @@ def training(runs: list[Run], num_tokens: int = 0) -> Drawn:
     token count. Of runs that were trained on different images, or sizes of them or of batches, those that
     most have in common; the others are named on the screen. Raises `Lacking` for a run without records.
     """
-    lines = chosen(runs, num_tokens)
+    lines = chosen([run for run in runs if run.kind != "peer"] or runs, num_tokens)
     cards = [card_id(card_of(run)) for _, run in lines]
     usual = max(cards, key=cards.count)
     drawn, others = [], []

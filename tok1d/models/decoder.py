@@ -2,7 +2,8 @@
 
 A ViT over N mask tokens (one per patch, told apart by their positions) and the K tokens; the mask tokens'
 outputs become pixels. `decoder_head: patch` maps each to its patch, and a 3 × 3 convolution blends the seams
-(TiTok's one-stage decoder, arXiv:2501.07730); `cnn` is VQGAN's convolutional decoder, as the reference has
+(TiTok's one-stage decoder, arXiv:2501.07730; `titok` also has its class token, its norm before the blocks
+and its zeros around the image); `cnn` is VQGAN's convolutional decoder, as the reference has
 it. With `token_mixing` a mask token also starts from a learned mix of all tokens: see `tok1d.models.encoder`.
 
 That one (Esser et al. 2020, arXiv:2012.09841) goes
@@ -117,6 +118,9 @@ class Decoder(nn.Module):
             mixing_matrix(config.grid**2, config.num_latent_tokens) if config.token_mixing else None
         )  # [N, K]
         self.token_positions = nn.Parameter(torch.randn(config.num_latent_tokens, width))  # [K, D]
+        if config.decoder_head == "titok":
+            self.class_token, self.norm_pre = nn.Parameter(torch.randn(1, width)), nn.LayerNorm(width)
+        self.prefix = int(config.decoder_head == "titok")  # tokens before the patches
         self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True) for _ in range(depth))
         init_blocks(self.blocks)
         self.norm = nn.LayerNorm(width)
@@ -136,11 +140,13 @@ class Decoder(nn.Module):
             patches = patches + mix @ tokens
         positions = self.token_positions[:k] if places is None else self.token_positions[places]
         x = torch.cat([patches, tokens + positions], dim=1)  # [B, N + k, D]
-        N, middle = self.grid**2, len(self.blocks) // 2
+        if self.prefix:
+            x = self.norm_pre(torch.cat([self.class_token.expand(B, 1, -1), x], dim=1))  # [B, 1 + N + k, D]
+        patch, middle = slice(self.prefix, self.prefix + self.grid**2), len(self.blocks) // 2
         x = through(self.blocks[:middle], x, self.recompute)
-        features = x[:, :N]  # [B, N, D]
+        features = x[:, patch]  # [B, N, D]
         x = through(self.blocks[middle:], x, self.recompute)
-        x = self.norm(x[:, :N])  # [B, N, D]
+        x = self.norm(x[:, patch])  # [B, N, D]
         x = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))  # [B, D, h, w]
         return Decoded(self.blend(self.to_pixels(x)) * 0.5 + 0.5, features)
 
@@ -160,7 +166,9 @@ def pixel_head(config: TokenizerConfig, width: int) -> tuple[CNNDecoder | nn.Seq
     if config.decoder_head == "cnn":
         return CNNDecoder(config, width), nn.Identity()
     linear = nn.Conv2d(width, 3 * config.patch_size**2, 1)
-    blend = nn.Conv2d(3, 3, 3, padding=1, padding_mode="replicate")
+    blend = nn.Conv2d(
+        3, 3, 3, padding=1, padding_mode="zeros" if config.decoder_head == "titok" else "replicate"
+    )
     assert linear.bias is not None and blend.bias is not None
     nn.init.dirac_(blend.weight)
     for zero in (linear.weight, linear.bias, blend.bias):

@@ -31,8 +31,10 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from tok1d.config.fields import ConfigError
+from tok1d.config.peers import is_peer
 from tok1d.config.registry import QUANTIZERS
 from tok1d.config.schema import StartConfig, TokenizerConfig
+from tok1d.models.peers.parent import read_peer_parent
 from tok1d.models.pretrained import Row, fairness, fit, shape
 from tok1d.models.tokenizer import Tokenizer, check_complete, read_config
 from tok1d.models.weights import hub_file, is_hub_id, read_file
@@ -49,10 +51,14 @@ class Parent(NamedTuple):
 
 
 def read_parent(init_from: str) -> Parent:
-    """The tokenizer of a run folder, of a model folder or of a hub id, which may name a revision (`id@tag`).
+    """The tokenizer of a run folder, of a model folder, of a peer (`peer:NAME`) or of a hub id, which may
+    name a revision (`id@tag`).
 
     A run that is not finished gives its averaged weights so far. Raises `ConfigError`.
     """
+    if is_peer(init_from):
+        config, state, found = read_peer_parent(init_from)
+        return Parent(config, _whole(state, config, found.path), found.path, found.source, found.sha256)
     given = Path(init_from).expanduser()
     if (given / "last.ckpt").is_file() and not (given / "model" / FILES[0]).is_file():
         return _unfinished(given)
@@ -293,7 +299,7 @@ def resample_pixels(
 ) -> tuple[Tensor, str]:
     """The linear map to a patch's 3 p² pixels, [3 p², D, 1, 1] or its bias, for patches of another size."""
     p, q = parent.patch_size, own.patch_size
-    same_head = parent.decoder_head == own.decoder_head == "patch"
+    same_head = parent.decoder_head == own.decoder_head != "cnn"
     if p == q or not same_head or theirs.shape[1:] != fresh.shape[1:]:
         return theirs, ""
     pixels = theirs.float().reshape(3, p * p, -1).transpose(0, 1).reshape(p * p, -1)  # [p², 3 D]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tok1d.config.fields import Config, ConfigError
 from tok1d.config.generation import PriorConfig
 from tok1d.config.parse import GenerateParams, TrainParams
+from tok1d.config.peers import is_peer
 from tok1d.config.schema import DataConfig, EvalConfig, LossConfig, StartConfig, TokenizerConfig
 from tok1d.data.sources import find_sources
 from tok1d.sweeps.plan import Cell, Plan
@@ -180,10 +181,17 @@ def pretrained_files(params: TrainParams) -> Iterator[Callable[[], Sequence[Weig
         yield partial(loss_checkpoints, alone)
     for metric in evaluation.metrics:
         yield partial(metric_checkpoints, evaluation.model_copy(update={"metrics": (metric,)}))
-    if is_hub_id(train.init_from):
+    if is_hub_id(train.init_from) or is_peer(train.init_from):
         yield lambda: [read_parent(train.init_from)]
     elif not train.init_from and params.tokenizer.encoder_init != "random":
         yield lambda: [read_weights(params.tokenizer, train)]
+
+
+def peer_files(name: str) -> Iterator[Callable[[], Sequence[Weights]]]:
+    """The same of a peer."""
+    from tok1d.models.peers import prefetch_peer
+
+    yield partial(prefetch_peer, name)
 
 
 def part(config: Config, cls: type[Config]) -> Config:

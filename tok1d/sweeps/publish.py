@@ -196,10 +196,11 @@ def source(about: dict[str, Any]) -> str:
 
 def markdown_table(rows: pd.DataFrame) -> list[str]:
     names = [name for name, number in NUMBERS.items() if number.published and name in rows]
-    lines = ["| | tokens | " + " | ".join(map(name_of, names)) + " |"]
-    lines.append("|---|---:|" + "---:|" * len(names))
+    lines = ["| | tokens | bits | " + " | ".join(map(name_of, names)) + " |"]
+    lines.append("|---|---:|---:|" + "---:|" * len(names))
     for (series, count), group in rows.groupby(["series", "num_tokens"], sort=False):
-        cells = [cell(name, group) for name in names]
+        cells = [f"{group['bits'].mean():,.0f}" if "bits" in group else ""]
+        cells += [cell(name, group) for name in names]
         lines.append(f"| {markdown_text(str(series))} | {count} | " + " | ".join(cells) + " |")
     return lines
 
