@@ -130,6 +130,8 @@ def tokens_of(run: Run, chosen: list[int]) -> list[dict[str, Any]]:
     """Mean bytes and PSNR of these images at each token count of the run's evaluation."""
     evaluation, points = run.evaluation, []
     for row in evaluation["results"]:
+        if "bits" not in row:  # a peer of continuous codes that counts none
+            continue
         if "psnr" not in row:
             raise Lacking(f"{run.path} was evaluated without psnr: '{run.to_evaluate}' measures it")
         quality = row["psnr"]
