@@ -7,6 +7,7 @@ more bits than the richest of the tokenizers, or at its smallest files if none i
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from typing import Any
 
@@ -49,9 +50,8 @@ class Codec:
 
 def budgets(runs: list[Run]) -> list[int]:
     """The bits an image of these runs' token counts, whole ones, ascending."""
-    return sorted(
-        {round(r["bits"]) for run in runs for r in run.evaluation["results"] if r["bits"] <= STORED}
-    )
+    bits = {round(row["bits"]) for run in runs for row in run.evaluation["results"] if "bits" in row}
+    return sorted(each for each in bits if each <= STORED)
 
 
 def line_at(runs: list[Run], fit_data: str, size: int) -> LinearCode | None:
@@ -87,7 +87,7 @@ def side_by_side(
     if line:
         found = evaluate(line, images, plain)["results"]
         rows += [{"tokenizer": LINEAR} | row | {"num_tokens": None} for row in found]
-    return sorted(rows, key=lambda row: row["bits"])
+    return sorted(rows, key=lambda row: row.get("bits", math.inf))
 
 
 def bridges(runs: list[Run]) -> list[dict[str, Any]]:

@@ -158,7 +158,7 @@ def codes(runs: list[Run]) -> Drawn:
     either can be of so many tokens.
     """
     drawn = numbers(runs, "code_perplexity", "code_usage", "bits")
-    cards = {run: Run(run).evaluation["card"] for run in {d["run"] for d in drawn}}
+    cards = {str(run.path): run.evaluation["card"] for run in runs}
     for d in drawn:
         d["code_ceiling"] = code_ceiling(cards[d["run"]], d)
         d["codebook_size"] = round(2 ** (d.pop("bits") / d["num_tokens"]))
