@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from browser import accessibility_faults, chromium, differ, jupyter_lab, open_in_lab, pixels, run_all
+from peers import save_small_peer
 from PIL import Image
 from priors import linear_tokenizer
 from workbench import REPO
@@ -14,7 +15,7 @@ from workbench import REPO
 from tok1d.config.schema import DataConfig
 from tok1d.explore.optimize import STEPS
 from tok1d.jupyter.explorer.models import Model
-from tok1d.jupyter.explorer.static import EffectSlider, ModelSlider, Wipe
+from tok1d.jupyter.explorer.static import EffectSlider, ModelSlider, Wipe, first_and_last
 from tok1d.jupyter.explorer.widget import Explorer
 from tok1d.runs import Run, RunError
 
@@ -24,10 +25,15 @@ FEW = DataConfig(toy_images=8, toy_val_images=8)
 
 @pytest.fixture
 def explorer(tmp_path):
-    """One of the shipped tokenizer, and what it sends."""
-    explorer, explorer.said = (made := Explorer((SHIPPED,), FEW, tmp_path)), []
-    made.send = lambda message, buffers=(): made.said.append((message, list(buffers)))
-    return made
+    """One of the shipped tokenizer."""
+    return said_by(Explorer((SHIPPED,), FEW, tmp_path))
+
+
+def said_by(explorer):
+    """The same explorer, which keeps what it sends."""
+    explorer.said = []
+    explorer.send = lambda message, buffers=(): explorer.said.append((message, list(buffers)))
+    return explorer
 
 
 def ask(explorer, raw: bytes = b"", **message):
@@ -176,6 +182,25 @@ def test_lpips_is_measured_where_its_network_is(tmp_path, real_weights):
     row = model.row(Explorer((SHIPPED,), FEW, tmp_path).image)
     distances = row.numbers["vgg_distance"]  # keras' weights are not LPIPS' own
     assert distances[0] > distances[-1] > 0 and len(distances) == len(row.frames)
+
+
+def test_a_peer_is_under_the_slider_and_its_tokens_are_left_alone(tmp_path):
+    folder = save_small_peer(tmp_path / "piece", "one-d-piece-s256", tokens=16)
+    peer = Explorer((f"peer:{folder}",), FEW, tmp_path)
+    message, pictures = ask(said_by(peer), do="start")
+    assert message["rows"][0]["counts"] == [1, 2, 4, 8, 16] and len(pictures) == 6
+    assert message["rows"][0]["bits"][-1] == 16 * 12
+    assert message["tokens"]["ids"] == [] and "channels of all 16 latent tokens" in message["tokens"]["why"]
+    for asked in (
+        dict(do="fewest", psnr=20),
+        dict(do="fill", hole=[25, 25, 50, 50]),
+        dict(do="decode", ids=[1]),
+    ):
+        assert "cannot be touched here: each of its tokens is made of" in ask(peer, **asked)[0]["text"]
+    model = peer.first
+    assert "channels of all" in EffectSlider(model, peer.image)._repr_html_()
+    assert first_and_last(model, peer.image[None]) is None
+    assert "16 tokens" in ModelSlider([model], peer.image[None])._repr_html_()
 
 
 def test_without_any_model_there_is_one_sentence(tmp_path, monkeypatch):

@@ -427,7 +427,8 @@ class ExploreConfig(Config):
     """What the explore notebook opens."""
 
     models: Names = Field(
-        (), description="run or model folders, or hub ids; empty: the newest runs, and the shipped tokenizer"
+        (),
+        description="run or model folders, hub ids, peer:NAME; empty: the newest runs, and the shipped one",
     )
     photo: Text = Field("", description="path of a picture to begin with; empty: a validation image")
     show_images: Int = Field(6, ge=1, le=64, description="validation images where no kernel is needed")

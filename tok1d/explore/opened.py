@@ -1,11 +1,14 @@
-"""A tokenizer to play with, from wherever it is: a run folder, a model folder, or the hub."""
+"""A tokenizer to play with, from wherever it is: a run folder, a model folder, the hub, or a peer's file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from tok1d.config.peers import is_peer
+from tok1d.models.peers import load_peer
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, RunError
 
@@ -26,3 +29,8 @@ def open_tokenizer(where: str | Path) -> Tokenizer:
         )
     tokenizer = Tokenizer.from_pretrained(run / "model" if run.has_model else where)
     return tokenizer.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def open_any(where: str | Path) -> Any:
+    """The same, or a peer by `peer:NAME` or `peer:PATH`."""
+    return load_peer(str(where)) if is_peer(str(where)) else open_tokenizer(where)

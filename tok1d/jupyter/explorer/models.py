@@ -18,12 +18,14 @@ from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.image_metrics import build_image_metrics
 from tok1d.explore.line_to_beat import linear_rows
-from tok1d.explore.opened import SHIPPED, open_tokenizer
+from tok1d.explore.opened import SHIPPED, open_any
 from tok1d.figures.images import tokens
+from tok1d.models.quantizers import NO_IDS
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, newest_finished
 
 LINEAR = "linear code, equal bits"
+FINE_TUNE = "fine-tune it first (init_from=…), which makes it a tokenizer of this package"
 EXACT = 128  # pixels: smaller frames are kept as PNG, larger ones as WebP
 
 
@@ -53,6 +55,12 @@ def short(where: str) -> str:
     return "/".join(Path(where).parts[-2:])
 
 
+def facts_of(tokenizer: Any) -> tuple[tuple[int, ...], float]:
+    """The token counts and the bits of a token, of ours or a peer's."""
+    about = tokenizer.config if isinstance(tokenizer, Tokenizer) else tokenizer
+    return about.token_counts, about.bits_per_token
+
+
 class Row(NamedTuple):
     """What one model, or several fixed ones, make of a picture at each token count."""
 
@@ -73,7 +81,7 @@ class Model:
         finished tokenizer, or for that file.
         """
         self.name, self.folders = name, folders
-        self.tokenizers = [open_tokenizer(folder) for folder in folders]
+        self.tokenizers = [open_any(folder) for folder in folders]
         self.size = self.tokenizers[0].config.image_size
         if any(each.config.image_size != self.size for each in self.tokenizers):
             raise ConfigError(f"{name} has models of several image sizes: type the folder of one of them")
@@ -83,21 +91,37 @@ class Model:
 
     @property
     def largest(self) -> Tokenizer:
-        """The one with the most tokens, whose tokens are touched."""
-        return max(self.tokenizers, key=lambda each: each.config.num_latent_tokens)
+        """The one with the most tokens, whose tokens are touched. Raises `ConfigError` for a peer."""
+        found = max(self.tokenizers, key=lambda each: max(facts_of(each)[0], default=0))
+        if not isinstance(found, Tokenizer):
+            raise ConfigError(
+                f"the tokens of {self.name} cannot be touched here: {found.unexplained or FINE_TUNE}"
+            )
+        return found
+
+    @property
+    def untouchable(self) -> str:
+        """Why its tokens cannot be touched; empty if they can."""
+        try:
+            return "" if self.largest.quantizer.codebook_size else NO_IDS
+        except ConfigError as error:
+            return str(error)
 
     def row(self, image: Tensor) -> Row:
         """Of image uint8 [3, S, S]."""
         frames: dict[int, Tensor] = {}
         bits: list[float] = []
         for tokenizer in self.tokenizers:
-            made = reconstruct(tokenizer, image[None], tokenizer.config.token_counts)
+            counts, each = facts_of(tokenizer)
+            made = reconstruct(tokenizer, image[None], counts)
             frames |= {count: images[0] for count, images in made.items() if count}
-            bits += [count * tokenizer.config.bits_per_token for count in made if count]
+            bits += [count * each for count in made if count]
         return Row(self.name, frames, self.quality(frames, image) | {"bits": bits})
 
     def line_to_beat(self, image: Tensor) -> Row | None:
         """The linear code of equal bits; None where there is none, see `linear_rows`."""
+        if not all(isinstance(each, Tokenizer) for each in self.tokenizers):
+            return None
         counts, bits = self.largest.config.token_counts, self.largest.config.bits_per_token
         made = linear_rows(self.folders[-1], self.largest, image[None], counts)
         frames = {k: images[0] for k, images in made.items() if k}

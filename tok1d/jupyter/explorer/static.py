@@ -66,9 +66,14 @@ def mean_caption(rows: list[Row], count: int) -> str:
 
 
 class EffectSlider:
-    """Of each of the first tokens: an image, uint8 [3, S, S], without it, and how much each pixel changed."""
+    """Of each of the first tokens: an image, uint8 [3, S, S], without it, and how much each pixel changed; or
+    why there is no such map.
+    """
 
     def __init__(self, model: Model, image: Tensor):
+        self.why = model.untouchable
+        if self.why:
+            return
         microscope = Microscope(model.largest, image)
         shown = range(min(FIRST, len(microscope)))
         without = {
@@ -82,13 +87,15 @@ class EffectSlider:
         self.slider = TokenSlider(whole, without, captions, others={"effect": maps}, names=names, start=0)
 
     def _repr_html_(self) -> str:
-        return self.slider.to_html()
+        return f"<p>{html.escape(self.why)}</p>" if self.why else self.slider.to_html()
 
 
-def first_and_last(model: Model, images: Tensor) -> Figure:
+def first_and_last(model: Model, images: Tensor) -> Figure | None:
     """What the first token knows that the last does not: images, uint8 [M, 3, S, S], of one token alone, and
-    of all but one.
+    of all but one. None where tokens cannot be touched.
     """
+    if model.untouchable:
+        return None
     kept = [Microscope(model.largest, image).first_and_last() for image in images]
     rows = {name: torch.stack([each[name] for each in kept]) for name in kept[0]}
     originals = {"original": channels_last(images)}

@@ -186,9 +186,7 @@ class Explorer(anywidget.AnyWidget):
     @property
     def touched(self) -> Microscope:
         if self.microscope is None:
-            raise ConfigError(
-                "the tokens of this model are continuous and have no codes: choose another model"
-            )
+            raise ConfigError(self.first.untouchable)
         return self.microscope
 
     def _decode(self, asked: dict[str, Any], buffers: list[Any]) -> None:
