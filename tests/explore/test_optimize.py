@@ -12,6 +12,7 @@ from tok1d.data.dataset import to_float, to_uint8
 from tok1d.evaluation.image_metrics import psnr
 from tok1d.explore.opened import SHIPPED, open_tokenizer
 from tok1d.explore.optimize import NOISE, LinearSpace, inpaint, resemble
+from tok1d.losses.perceptual import VGG16, PerceptualLoss
 
 
 def middle(size: int) -> Tensor:
@@ -71,6 +72,10 @@ def test_fewer_tokens_and_another_distance():
 
     *_, last = resemble(tokenizer, image, target, 1, num_tokens=3, distance=distance)
     assert last.ids.shape == (3,) and seen == [((1, 3, 32, 32), True)] * 2
+
+    torch.manual_seed(0)
+    first, *_, last = resemble(tokenizer, image, target, 4, distance=PerceptualLoss(VGG16(1), [], {}))
+    assert last.loss < first.loss
 
 
 def test_a_linear_code_starts_from_what_is_expected_of_gaussians(tmp_path):

@@ -10,6 +10,7 @@ from workbench import REPO
 from tok1d.cli import main
 from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.explore.opened import SHIPPED
+from tok1d.jupyter.photos import reconstruct_photos
 
 RUN = str(REPO / SHIPPED)
 
@@ -52,6 +53,18 @@ def test_png_files_and_one_html_file(road, tmp_path, capsys):
     assert main(["reconstruct", RUN, *words, "-o", str(out)]) == 1
     assert "is there already: type -o and another folder" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_real_frames(frames, tmp_path):
+    for i, frame in enumerate(frames[:2]):
+        frame.save(tmp_path / f"{i}.jpg", quality=95)
+    photos = [tmp_path / f"{i}.jpg" for i in range(2)]
+    *_, page = reconstruct_photos(RUN, photos, "1,128", tmp_path / "out")
+    for i in range(2):
+        original = pixels(tmp_path / f"out/{i}_original.png")
+        errors = [abs(pixels(tmp_path / f"out/{i}_{k}_tokens.png") - original).mean() for k in (1, 128)]
+        assert errors[1] < errors[0] / 2
+    assert page.stat().st_size < 100_000
 
 
 def test_large_gray_and_printed_photos(tmp_path):

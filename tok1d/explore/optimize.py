@@ -29,8 +29,10 @@ from tok1d.models.quantizers.base import straight_through
 from tok1d.models.tokenizer import Tokenizer, described
 
 STEPS = 30  # of Adam
-NEAR, FAR = 0.01, 0.05  # its rate to fill a hole, and to reach another image; standard deviations a step
-NOISE = 0.16  # of known pixels that a prior explains
+NEAR, FAR = 0.01, 0.05  # its rates, standard deviations a step; at the first no token of a codebook moves
+# Standard deviation of what tokens cannot say of known pixels, as if neighbors did not err alike: 0.04, which
+# it is, leaves 0.4 of the 3.3 dB that `python -m benchmarks.explore` finds in holes, and 0.6 leaves 3.0.
+NOISE = 0.16
 SOLVING, PROJECTIONS = 60, 8  # rounds that find where to start
 CLOSE = 1e-10  # of the squares that the solving begins with
 
@@ -51,6 +53,8 @@ class Edit(NamedTuple):
 class Space(Protocol):
     """Vectors [1, …] of unit variance, and the pictures of the ids that they round to."""
 
+    rate: float  # of Adam, to fill a hole
+
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, vectors: Tensor) -> tuple[Tensor, Tensor | None]: ...
     def given(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -58,6 +62,8 @@ class Space(Protocol):
 
 class LinearSpace:
     """The coefficients that own a digit of the first `count` tokens, [1, columns]."""
+
+    rate = NEAR
 
     def __init__(self, tokenizer: Tokenizer, count: int):
         self.code: LinearTokenizer = tokenizer.encoder
@@ -108,6 +114,8 @@ class LinearSpace:
 class TokenSpace:
     """What the encoder says of `count` tokens, before the quantizer, [1, K, in_dim]."""
 
+    rate = FAR
+
     def __init__(self, tokenizer: Tokenizer, count: int, images: Tensor):
         self.tokenizer, self.count, self.spread = tokenizer, count, 1.0
         with torch.no_grad():
@@ -152,7 +160,7 @@ def inpaint(
         fit = (decoded - pixels)[:, :, ~hole].square().sum()
         return (fit + NOISE**2 * (vectors - expected).square().sum()) / numbers
 
-    for edit in optimize(space, start, loss, steps, NEAR):
+    for edit in optimize(space, start, loss, steps, space.rate):
         yield edit._replace(image=torch.where(hole.cpu(), edit.decoded, image.cpu()))
 
 
