@@ -101,7 +101,7 @@ def test_an_untrained_peer_is_doubted(peers):
     assert found["psnr"] < 15 and "psnr_of_-1_…_1" in found and found["doubt"]
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", ["titok-b64", "titok-sl256-vq", "titok-bl64-vae", "one-d-piece-l256"])
 @torch.no_grad()
 def test_published_sizes_have_their_shapes(name):
     """On the meta device: shapes, and what the peers' table of tokens, bits and sizes says."""
