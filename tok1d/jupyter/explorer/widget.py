@@ -23,7 +23,8 @@ from torch import Tensor
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import DataConfig
-from tok1d.data.dataset import ImageDataset, load_data
+from tok1d.data.dataset import CAN_TYPE, ImageDataset, load_images
+from tok1d.data.sources import find_sources
 from tok1d.explore.fewest import fewest_tokens
 from tok1d.explore.microscope import Microscope
 from tok1d.explore.optimize import Edit, inpaint, resemble
@@ -66,6 +67,7 @@ class Explorer(anywidget.AnyWidget):
         self.data, self.cache = data or DataConfig(), Path(outputs) / ".cache"
         self.lpips_checkpoint = lpips_checkpoint
         self.loaded: dict[str, Model] = {}
+        self.datasets: dict[int, ImageDataset] = {}
         self.rows: collections.OrderedDict[tuple[str, str], list[Row]] = collections.OrderedDict()
         self.chosen = [self.model(name).name for name in list(self.choices)[: len(models) or 1]]
         self.sources: dict[bool, Any] = {}  # what was opened: the picture, and the second one
@@ -91,7 +93,11 @@ class Explorer(anywidget.AnyWidget):
     @property
     def images(self) -> ImageDataset:
         """The validation images, at the models' size."""
-        return load_data(self.data, self.first.size, self.cache)[1]
+        size = self.first.size
+        if size not in self.datasets:
+            _, source = find_sources(self.data, size, self.cache)
+            self.datasets[size] = load_images(source, size, self.cache, self.data.max_unreadable, CAN_TYPE)
+        return self.datasets[size]
 
     def pick(self, asked: dict[str, Any], raw: bytes = b"") -> tuple[str, Tensor]:
         """A picture's name, and uint8 [3, S, S]: by index, by path, or its file's bytes."""
@@ -124,8 +130,11 @@ class Explorer(anywidget.AnyWidget):
     def _answer(self, _: Any, asked: dict[str, Any], buffers: list[Any]) -> None:
         try:
             getattr(self, f"_{asked['do']}")(asked, buffers)
-        except (ConfigError, RunError) as error:
+        except (ConfigError, RunError, OSError) as error:
             self.send({"kind": "error", "text": str(error)})
+        except Exception as error:  # ours: it must not look like something that takes long
+            self.send({"kind": "error", "text": f"this failed, which is a fault of tok1d: {error!r}"})
+            raise
 
     def _start(self, asked: dict[str, Any], buffers: list[Any]) -> None:
         self.send({"kind": "models", "choices": list(self.choices), "chosen": self.chosen})
