@@ -6,7 +6,8 @@ import pytest
 from workbench import REPO
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import RENAMED, configs_of, parse_train
+from tok1d.config.notebooks import configs_of
+from tok1d.config.parse import RENAMED, parse_train
 from tok1d.config.schema import fields
 from tok1d.data.dataset import load_data
 from tok1d.evaluation.runs import evaluate_run, measure

@@ -12,8 +12,8 @@ import typer
 
 from tok1d import __version__
 from tok1d.config.fields import ConfigError
+from tok1d.config.notebooks import NOTEBOOKS
 from tok1d.config.parse import (
-    NOTEBOOKS,
     described,
     given_params,
     own_parameters,

@@ -43,7 +43,8 @@ from pydantic import ValidationError
 
 from tok1d.config.fields import Config, ConfigError
 from tok1d.config.generation import SampleConfig
-from tok1d.config.parse import BEFORE, check_values, configs_of, read_yaml, renamed
+from tok1d.config.notebooks import configs_of
+from tok1d.config.parse import BEFORE, check_values, read_yaml, renamed
 from tok1d.config.peers import is_peer, peer_run
 from tok1d.config.schema import RunConfig, fields
 from tok1d.environment import describe_environment

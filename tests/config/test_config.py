@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import NOTEBOOKS, configs_of, parse, parse_train, read_params
+from tok1d.config.notebooks import NOTEBOOKS, configs_of
+from tok1d.config.parse import parse, parse_train, read_params
 from tok1d.config.registry import QUANTIZERS
 from tok1d.config.schema import EvalConfig, RunConfig, TokenizerConfig, TrainConfig, fields
 

@@ -8,7 +8,8 @@ import pytest
 from workbench import REPO
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import configs_of, given_params, parse_train
+from tok1d.config.notebooks import configs_of
+from tok1d.config.parse import given_params, parse_train
 from tok1d.config.schema import DataConfig, fields
 from tok1d.data.dataset import load_data
 from tok1d.data.left_out import say

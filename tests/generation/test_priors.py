@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from tok1d.cli import main
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import configs_of, parse
+from tok1d.config.notebooks import configs_of
+from tok1d.config.parse import parse
 from tok1d.config.schema import DataConfig, EvalConfig, TokenizerConfig
 from tok1d.data.dataset import load_data
 from tok1d.evaluation.card import same_card

@@ -19,7 +19,8 @@ from bs4 import BeautifulSoup
 from workbench import ENV, REPO, TINY, command, tok1d_run, train_tiny
 
 from tok1d.cli import main
-from tok1d.config.parse import assigned, configs_of, parse, parse_train, read_params
+from tok1d.config.notebooks import configs_of
+from tok1d.config.parse import assigned, parse, parse_train, read_params
 from tok1d.figures.draw import FIGURES
 from tok1d.figures.series import LINEAR
 from tok1d.jupyter.execute import execute

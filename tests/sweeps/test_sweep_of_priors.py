@@ -10,7 +10,8 @@ from sweeping import finish, refused, sweep_file
 from workbench import ENV, REPO
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import configs_of, parse, read_params
+from tok1d.config.notebooks import configs_of
+from tok1d.config.parse import parse, read_params
 from tok1d.runs import Run, find_runs, newest_finished
 from tok1d.sweeps.plan import read_plan
 

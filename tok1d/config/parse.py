@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -20,104 +20,9 @@ from tok1d.config.fields import (
     ConfigError,
     to_number,
 )
-from tok1d.config.generation import (
-    PriorConfig,
-    PriorDataConfig,
-    PriorLoopConfig,
-    PriorRunConfig,
-    SampleConfig,
-)
 from tok1d.config.losses import check_losses
-from tok1d.config.peers import PeersConfig, PeersRunConfig
-from tok1d.config.schema import (
-    CompareConfig,
-    DataConfig,
-    EvalConfig,
-    ExploreConfig,
-    FiguresConfig,
-    RunConfig,
-    ShowConfig,
-    TokenizerConfig,
-    TrainConfig,
-    fields,
-)
-
-
-class TrainParams(NamedTuple):
-    """The parameters of the train notebook, of `tok1d train`, and of each run of a sweep."""
-
-    run: RunConfig
-    data: DataConfig
-    tokenizer: TokenizerConfig
-    train: TrainConfig
-    evaluation: EvalConfig
-
-
-class ReconstructParams(NamedTuple):
-    run: RunConfig
-    evaluation: EvalConfig
-    show: ShowConfig
-
-
-class AblationParams(NamedTuple):
-    run: RunConfig
-    compare: CompareConfig
-
-
-class FiguresParams(NamedTuple):
-    run: RunConfig
-    compare: FiguresConfig
-
-
-class GenerateParams(NamedTuple):
-    """The parameters of the generate notebook: a prior is trained, sampled from, and measured."""
-
-    run: PriorRunConfig
-    data: PriorDataConfig
-    prior: PriorConfig
-    train: PriorLoopConfig
-    sample: SampleConfig
-    evaluation: EvalConfig
-
-
-class ExploreParams(NamedTuple):
-    run: RunConfig
-    data: DataConfig
-    explore: ExploreConfig
-
-
-class PeersParams(NamedTuple):
-    run: PeersRunConfig
-    peers: PeersConfig
-    evaluation: EvalConfig
-
-
-Params = (
-    TrainParams
-    | ReconstructParams
-    | AblationParams
-    | FiguresParams
-    | GenerateParams
-    | ExploreParams
-    | PeersParams
-)
-
-
-NOTEBOOKS: dict[str, type[Params]] = {
-    "train": TrainParams,
-    "reconstruct": ReconstructParams,
-    "ablation": AblationParams,
-    "figures": FiguresParams,
-    "generate": GenerateParams,
-    "explore": ExploreParams,
-    "peers": PeersParams,
-}
-
-
-def configs_of(notebook: str) -> tuple[type[Config], ...]:
-    """The configs that hold a notebook's parameters, in order."""
-    return tuple(get_type_hints(NOTEBOOKS[notebook]).values())
-
+from tok1d.config.notebooks import NOTEBOOKS, Params, TrainParams, configs_of
+from tok1d.config.schema import DataConfig, EvalConfig, RunConfig, TokenizerConfig, TrainConfig, fields
 
 EXAMPLES = dict(
     val_data="photos/val", data_root="photos", bdd_labels="labels.json", weather="clear,rainy",

@@ -24,7 +24,6 @@ from tok1d.config.fields import (
     Like,
     MetricNames,
     Names,
-    NumberName,
     Precision,
     QuantizerName,
     RunName,
@@ -394,46 +393,6 @@ class EvalConfig(Config):
     dino_size: Literal["S", "B", "L"] = Field("B", description="DINOv2's size")
     lpips_checkpoint: Text = Field("", description="local VGG16 file of LPIPS; empty: fetched")
     show_images: Int = Field(6, ge=1, le=64, description="validation images to show")
-
-
-EVAL_DATA = "images whose evaluation is shown, as in 'tok1d evaluate --data'; empty: the validation images"
-
-
-class ShowConfig(Config):
-    """Which evaluation a notebook shows."""
-
-    eval_data: Text = Field("", description=EVAL_DATA)
-
-
-class CompareConfig(Config):
-    """Which runs a notebook that compares runs reads."""
-
-    runs: Names = Field((), description="run folders; empty: every finished run of the sweep")
-    metric: NumberName = Field(
-        "psnr", description="number of the evaluation to plot: psnr, ssim, rfid, kid …"
-    )
-    eval_data: Text = Field("", description=EVAL_DATA)
-
-
-class FiguresConfig(CompareConfig):
-    """What the figures notebook draws."""
-
-    num_tokens: Int = Field(
-        0, ge=0, description="token count at which kinds of runs are compared; 0: 64, or what most have"
-    )
-
-
-class ExploreConfig(Config):
-    """What the explore notebook opens."""
-
-    models: Names = Field(
-        (),
-        description="run or model folders, hub ids, peer:NAME; empty: the newest runs, and the shipped one",
-    )
-    photo: Text = Field("", description="path of a picture to begin with; empty: a validation image")
-    show_images: Int = Field(6, ge=1, le=64, description="validation images where no kernel is needed")
-    lpips_checkpoint: Text = Field("", description="local VGG16 file of LPIPS; empty: without LPIPS")
-    wished_psnr: Float = Field(24, gt=0, le=60, description="dB that the fewest tokens are counted for")
 
 
 def fields(*classes: type[Config]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.generation import PriorConfig
-from tok1d.config.parse import GenerateParams, own_parameters, parse_notebook
+from tok1d.config.notebooks import GenerateParams
+from tok1d.config.parse import own_parameters, parse_notebook
 from tok1d.data.dataset import ImageDataset, load_data
 from tok1d.distributed import main_process_first
 from tok1d.generation.generator import Generator, load_tokenizer, prior_tokens, shape_of

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tok1d.config.fields import ConfigError
+from tok1d.config.notebooks import NOTEBOOKS, Params
 from tok1d.config.parse import (
-    NOTEBOOKS,
-    Params,
     assigned,
     own_parameters,
     parse,

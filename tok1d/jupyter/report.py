@@ -28,7 +28,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import NOTEBOOKS
+from tok1d.config.notebooks import NOTEBOOKS
 from tok1d.jupyter.report_summary import summary_of
 from tok1d.runs import RunError
 from tok1d.system import replacing

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tok1d.config.fields import Config, ConfigError
 from tok1d.config.generation import PriorConfig
-from tok1d.config.parse import GenerateParams, TrainParams
+from tok1d.config.notebooks import GenerateParams, TrainParams
 from tok1d.config.peers import is_peer
 from tok1d.config.schema import DataConfig, EvalConfig, LossConfig, StartConfig, TokenizerConfig
 from tok1d.data.sources import find_sources

@@ -24,16 +24,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, model_validator
 
 from tok1d.config.fields import Config, ConfigError, Float, FolderName, Int, Ints, Text
-from tok1d.config.parse import (
-    GenerateParams,
-    TrainParams,
-    check_counts,
-    own_parameters,
-    parse,
-    parse_notebook,
-    read_params,
-    read_yaml,
-)
+from tok1d.config.notebooks import GenerateParams, TrainParams
+from tok1d.config.parse import check_counts, own_parameters, parse, parse_notebook, read_params, read_yaml
 from tok1d.config.schema import DataConfig, EvalConfig, LoopConfig, RunConfig
 from tok1d.runs import Run
 

@@ -25,7 +25,8 @@ from typing import IO, Any, TextIO
 import torch
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import TrainParams, own_parameters, parse_train
+from tok1d.config.notebooks import TrainParams
+from tok1d.config.parse import own_parameters, parse_train
 from tok1d.config.schema import LoopConfig, TokenizerConfig, TrainConfig
 from tok1d.data.dataset import ImageDataset, load_data
 from tok1d.data.loader import TrainingData

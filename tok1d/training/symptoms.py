@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from tok1d.config.parse import configs_of
+from tok1d.config.notebooks import configs_of
 from tok1d.config.registry import QUANTIZERS, Diagnosis, number_of_codes
 from tok1d.config.schema import fields
 
