@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from peers import save_small_peer
 from PIL import Image
 from workbench import REPO
 
@@ -106,3 +107,12 @@ def test_what_cannot_be_is_one_sentence_and_writes_nothing(words, says, road, tm
     error = capsys.readouterr().err
     assert error.startswith("tok1d: ") and says in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_peer_takes_photos_too(road, tmp_path, capsys):
+    peer = f"peer:{save_small_peer(tmp_path / 'piece', 'one-d-piece-s256')}"
+    assert main(["reconstruct", peer, str(road), "--tokens", "1,8", "-o", str(tmp_path / "out")]) == 0
+    assert pixels(tmp_path / "out/road_8_tokens.png").shape == (32, 32, 3)
+    assert "8 tokens · 96 bits" in (tmp_path / "out/slider.html").read_text(encoding="utf-8")
+    assert main(["reconstruct", peer, str(road), "--tokens", "9"]) == 1
+    assert "type of 1 … 8, such as --tokens 1,2,4,8" in capsys.readouterr().err

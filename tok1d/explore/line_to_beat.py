@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -16,11 +17,14 @@ from tok1d.runs import Run, RunError
 
 
 def linear_rows(
-    where: str, tokenizer: Tokenizer, originals: Tensor, counts: tuple[int, ...]
+    where: str, tokenizer: Any, originals: Tensor, counts: tuple[int, ...]
 ) -> dict[int | None, Tensor]:
     """uint8 [B, 3, S, S] by the linear code of equal bits at each count: the tokenizer's own before it is
-    refined, or the one that its run was measured beside, if the training images are still here; else {}.
+    refined, or the one that its run was measured beside, if the training images are still here; else, and of
+    peers, {}.
     """
+    if not isinstance(tokenizer, Tokenizer):
+        return {}
     if isinstance(tokenizer.encoder, LinearTokenizer):
         ids = tokenizer.encode(originals.to(tokenizer.device))
         rows: dict[int | None, Tensor] = {

@@ -34,3 +34,9 @@ def open_tokenizer(where: str | Path) -> Tokenizer:
 def open_any(where: str | Path) -> Any:
     """The same, or a peer by `peer:NAME` or `peer:PATH`."""
     return load_peer(str(where)) if is_peer(str(where)) else open_tokenizer(where)
+
+
+def facts_of(tokenizer: Any) -> tuple[tuple[int, ...], float]:
+    """The token counts and the bits of a token, of ours or a peer's."""
+    about = tokenizer.config if isinstance(tokenizer, Tokenizer) else tokenizer
+    return about.token_counts, about.bits_per_token

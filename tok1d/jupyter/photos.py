@@ -11,12 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.schema import TokenizerConfig
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.image_metrics import psnr, ssim
 from tok1d.explore.line_to_beat import linear_rows
-from tok1d.explore.opened import open_tokenizer
+from tok1d.explore.opened import facts_of, open_any
 from tok1d.explore.photo import open_photo
 from tok1d.figures.images import ORIGINAL, channels_last, tokens
 from tok1d.jupyter.slider import TokenSlider
@@ -40,8 +39,9 @@ def reconstruct_photos(
     Nothing is written unless everything can be. Raises `ConfigError`, `RunError`: no such tokenizer, a photo
     that cannot be opened, a count that it has not, files that are there already.
     """
-    tokenizer = open_tokenizer(where)
-    asked = token_counts(counts, tokenizer.config)
+    tokenizer = open_any(where)
+    known, each = facts_of(tokenizer)
+    asked = token_counts(counts, known, getattr(tokenizer.config, "elastic", False))
     originals = torch.stack([open_photo(photo, tokenizer.config.image_size) for photo in photos])
     names = different(photo.stem for photo in photos)
     folder = folder or PLACE / names[0]
@@ -53,8 +53,7 @@ def reconstruct_photos(
 
     made = reconstruct(tokenizer, originals, asked)
     lines = linear_rows(where, tokenizer, originals, asked)
-    bits = tokenizer.config.bits_per_token
-    captions = {k: caption(k, k * bits, made[k], lines.get(k), originals) for k in asked}
+    captions = {k: caption(k, k * each, made[k], lines.get(k), originals) for k in asked}
     others = {"a linear code of as many bits": lines} if lines else None
     slider = TokenSlider(originals, made, captions, others=others)
     title = html.escape(f"{', '.join(names)}: {where}")
@@ -68,18 +67,18 @@ def reconstruct_photos(
     return files
 
 
-def token_counts(typed: str, config: TokenizerConfig) -> tuple[int, ...]:
+def token_counts(typed: str, known: tuple[int, ...], elastic: bool) -> tuple[int, ...]:
     """ "1,8,64" -> (1, 8, 64), of the counts that the tokenizer has. Raises `ConfigError`."""
-    K = config.num_latent_tokens
-    can = f"of 1 … {K}, such as --tokens {','.join(map(str, config.token_counts))}"
-    can = can if config.elastic else f"--tokens {K}, its only one"
+    K = max(known)
+    can = f"of 1 … {K}, such as --tokens {','.join(map(str, known))}"
+    can = can if elastic else f"--tokens {K}, its only one"
     found = []
     for word in typed.split(",") if typed else ():
         count = int(word) if word.strip().isdecimal() else 0
-        if not 1 <= count <= K or (count < K and not config.elastic):
+        if not 1 <= count <= K or (count < K and not elastic):
             raise ConfigError(f"--tokens {typed}: {word.strip() or 'nothing'} is no count here: type {can}")
         found.append(count)
-    return tuple(sorted({*found})) or config.token_counts
+    return tuple(sorted({*found})) or known
 
 
 def different(stems: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.image_metrics import build_image_metrics
 from tok1d.explore.line_to_beat import linear_rows
-from tok1d.explore.opened import SHIPPED, open_any
+from tok1d.explore.opened import SHIPPED, facts_of, open_any
 from tok1d.figures.images import tokens
 from tok1d.models.quantizers import NO_IDS
 from tok1d.models.tokenizer import Tokenizer
@@ -53,12 +53,6 @@ def offered(outputs: str | Path, most: int = 8) -> dict[str, list[str]]:
 def short(where: str) -> str:
     """A folder's or hub id's last two parts."""
     return "/".join(Path(where).parts[-2:])
-
-
-def facts_of(tokenizer: Any) -> tuple[tuple[int, ...], float]:
-    """The token counts and the bits of a token, of ours or a peer's."""
-    about = tokenizer.config if isinstance(tokenizer, Tokenizer) else tokenizer
-    return about.token_counts, about.bits_per_token
 
 
 class Row(NamedTuple):
@@ -120,10 +114,9 @@ class Model:
 
     def line_to_beat(self, image: Tensor) -> Row | None:
         """The linear code of equal bits; None where there is none, see `linear_rows`."""
-        if not all(isinstance(each, Tokenizer) for each in self.tokenizers):
-            return None
-        counts, bits = self.largest.config.token_counts, self.largest.config.bits_per_token
-        made = linear_rows(self.folders[-1], self.largest, image[None], counts)
+        tokenizer = self.tokenizers[-1]
+        counts, bits = facts_of(tokenizer)
+        made = linear_rows(self.folders[-1], tokenizer, image[None], counts)
         frames = {k: images[0] for k, images in made.items() if k}
         if not frames:
             return None
