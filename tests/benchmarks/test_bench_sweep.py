@@ -14,7 +14,7 @@ def test_its_sweep_has_the_runs_that_are_made_directly(tmp_path):
     again = read_plan(write_sweep(tmp_path, cells)).cells
     assert len(cells) == 12 and [c.name for c in again] == [c.name for c in cells]
     for cell, other in zip(cells, again, strict=True):
-        assert cell.configs == other.configs
+        assert cell.configs[1:] == other.configs[1:]  # the first says where
         direct = read_params(run_command(tmp_path / "direct", cell)[-1])
         assert direct == cell.params | {"outputs": str(tmp_path / "direct")}
 

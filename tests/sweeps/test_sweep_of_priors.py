@@ -49,7 +49,7 @@ def test_a_prior_is_trained_headless_and_sampled_by_a_sweep_over_guidance(tmp_pa
     params = {name: str(value) for name, value in given.items() if name != "outputs"}
     file = sweep_file(
         tmp_path, notebook="generate", params=params | {"prior_from": str(prior.path)},
-        grid={"guidance": [3]},
+        grid={"guidance": [3]}, after_sweep=["figures", "report"],
     )  # fmt: skip
     assert "1 of 1 runs are finished" in finish(file)
     sampled = Run(outputs / "tiny" / "guidance-3")

@@ -102,9 +102,10 @@ def draw_figure(name: str, runs: list[Run], folder: str | Path, **options: Any) 
     path = Path(folder) / named(name, options)
     chosen = {k: options[k] for k in kind.options if k in options}
     try:
-        drawn = kind.collect(runs, **chosen, **{k: options[k] for k in kind.chooses if k in options})
+        more = {k: options[k] for k in kind.chooses if k in options}
+        drawn = kind.collect(runs, **chosen, **more) if runs else []
         figure = kind.draw(drawn, **chosen) if drawn else None
-        reason = f"it needs {kind.needs}"
+        reason = f"it needs {kind.needs or 'runs of tokenizers'}"
     except quality.Same as error:
         figure, reason = None, str(error)
     except (ConfigError, Lacking) as error:  # its images are elsewhere, or were not made

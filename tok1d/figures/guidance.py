@@ -20,6 +20,7 @@ def guidance(runs: list[Run]) -> Drawn:
     """Distance and diversity of the samples of each run, with all their tokens, and its guidance. Empty
     unless there are several scales. Raises `RunError` when the runs were not measured alike.
     """
+    runs = [run for run in runs if run.kind == "prior"]
     same_card(runs)
     drawn: Drawn = []
     for label, members in series_of(runs, within=("guidance",)):
