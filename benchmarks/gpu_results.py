@@ -57,9 +57,10 @@ from tok1d.training.train import precision, train
 
 AGAIN = 5.0  # seconds between askings to stop
 GRACE = 30.0  # seconds to stop in, before the process is ended
+PARTS = (1, 2, 4, 8)  # of a batch whose speed is measured
 OURS, REFERENCE = "fixed-64", "reference"  # runs that are given the same time
 SCHEDULE = ("warmup_steps", "discriminator_start", "entropy_decay_steps")  # of the reference, in steps
-DRAWN = dict(data="toy-roads", val_data="", toy_images=64, toy_val_images=1)  # what speeds are measured on
+DRAWN = dict(data="toy-roads", val_data="", toy_images=16, toy_val_images=1)  # what speeds are measured on
 WHOLE_STEP = dict(decoder_refine="none", adversarial_weight=0.1)  # ViT alone, and both losses beside pixels
 VARIANTS = {
     "eager float32": dict(mixed_precision="no", compile=False),
@@ -278,13 +279,21 @@ def speed(options: Options, given: dict[str, str]) -> None:
 
 
 def step_facts(params: dict[str, Any]) -> dict[str, Any]:
-    """What `python -m benchmarks.step one` says, or why it `failed`, such as for want of memory."""
+    """What `python -m benchmarks.step one` says, the batch in as few parts as memory allows; or why it
+    `failed`.
+    """
     names = fields(*configs_of("train")).keys() - {"outputs", "sweep", "run"}
-    texts = [f"{name}={as_text(value)}" for name, value in params.items() if name in names]
-    said = followed([sys.executable, "-m", "benchmarks.step", "one", *texts])
-    if said.returncode:
-        return {"failed": (said.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]}
-    return json.loads(said.stdout.strip().splitlines()[-1])
+    facts: dict[str, Any] = {}
+    for parts in PARTS:
+        given = {name: value for name, value in params.items() if name in names} | {"grad_accum_steps": parts}
+        texts = [f"{name}={as_text(value)}" for name, value in given.items()]
+        said = followed([sys.executable, "-m", "benchmarks.step", "one", *texts])
+        if said.returncode == 0:
+            return {"parts": parts} | json.loads(said.stdout.strip().splitlines()[-1])
+        facts = {"failed": (said.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]}
+        if "out of memory" not in said.stderr:
+            break
+    return facts
 
 
 def as_text(value: Any) -> str:

@@ -44,15 +44,16 @@ def train_on(tmp_path, monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def losses(run) -> list[float]:
-    return [record["loss"] for record in run.metrics]
+def curve(run) -> list[float]:
+    """PSNR of each step's images, dB."""
+    return [record["psnr"] for record in run.metrics]
 
 
 @on_each_device
 def test_in_bf16_it_learns_as_in_float32_and_keeps_float32_weights(device, train_on):
     half, model = train_on(device, "half", mixed_precision="bf16", **GAN)
     full, _ = train_on(device, "full", **GAN)
-    assert losses(half) == pytest.approx(losses(full), rel=0.05) and losses(half) != losses(full)
+    assert curve(half) == pytest.approx(curve(full), abs=0.1) and curve(half) != curve(full)
     assert {(p.dtype, p.device.type) for p in model.parameters()} == {(torch.float32, device)}
 
 
@@ -61,7 +62,7 @@ def test_in_bf16_it_learns_as_in_float32_and_keeps_float32_weights(device, train
 def test_compiled_blocks_compute_what_eager_ones_do(device, precision, train_on):
     eager, _ = train_on(device, "eager", mixed_precision=precision, **GAN)
     compiled, _ = train_on(device, "compiled", mixed_precision=precision, compile=True, **GAN)
-    assert losses(compiled) == pytest.approx(losses(eager), rel=1e-3 if precision == "no" else 0.05)
+    assert curve(compiled) == pytest.approx(curve(eager), abs=0.01 if precision == "no" else 0.1)
 
 
 def change(device: str, **params) -> torch.Tensor:
@@ -109,12 +110,18 @@ def test_an_evaluation_on_the_device_has_the_numbers_of_the_cpu(device):
         assert mine["ssim"] == pytest.approx(cpu["ssim"], abs=1e-3)
 
 
+BETWEEN = [("cpu", "cuda"), ("cuda", "cpu")]
+
+
 @pytest.mark.parametrize(
-    "first, second",
-    [("cpu", "cpu"), *(pytest.param(*pair, marks=CUDA) for pair in (("cpu", "cuda"), ("cuda", "cpu")))],
+    "first, second, optimizer, apart",
+    [
+        ("cpu", "cpu", "adamw", 1e-6),
+        *(pytest.param(*pair, "adamw", 0.05, marks=CUDA) for pair in BETWEEN),
+        *(pytest.param(*pair, "muon", 0.5, marks=CUDA) for pair in BETWEEN),  # bfloat16 on the GPU
+    ],
 )
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_checkpoint_goes_on_on_another_device(first, second, optimizer, train_on, capsys):
+def test_a_checkpoint_goes_on_on_another_device(first, second, optimizer, apart, train_on, capsys):
     def stop(record):
         if record["step"] == 5:
             raise InterruptedError
@@ -124,7 +131,7 @@ def test_a_checkpoint_goes_on_on_another_device(first, second, optimizer, train_
     run, model = train_on(second, "run", optimizer=optimizer, **GAN)
     assert "from step 4" in capsys.readouterr().out
     alone, _ = train_on(second, "alone", optimizer=optimizer, **GAN)
-    assert losses(run) == pytest.approx(losses(alone), rel=0.02) and len(losses(run)) == 6
+    assert curve(run) == pytest.approx(curve(alone), abs=apart) and len(curve(run)) == 6
     assert {p.device.type for p in model.parameters()} == {second}
 
 
@@ -142,7 +149,7 @@ def test_blocks_sharded_over_a_single_device_learn_the_same(device, train_on, tm
         assert all(isinstance(block, FSDPModule) for block in task.blocks(state.model))
     finally:
         dist.destroy_process_group()
-    assert losses(sharded) == pytest.approx(losses(plain), rel=1e-3)
+    assert curve(sharded) == pytest.approx(curve(plain), abs=0.01)
 
 
 @on_each_device
