@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from small_run import start
-from sweeping import until
+from sweeping import processes, until
 from workbench import ENV, REPO, TINY
 
 from benchmarks.gpu_findings import PAIRS, over_seeds
@@ -57,6 +57,13 @@ PRIORS = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(tmp_path):
+    yield
+    for process in processes(str(tmp_path)):
+        process.kill()
+
+
 def words(folder: Path, **options) -> list[str]:
     given = dict(
         outputs=folder / "outputs", sweep=folder / "tiny.yaml", priors=folder / "priors.yaml", sizes="nano",
@@ -88,9 +95,9 @@ def test_slices_of_which_one_is_killed_end_complete_and_with_the_same_bits(tmp_p
     killed.kill()
     assert killed.wait(10) == -signal.SIGKILL
     finished = (ours / "done.json").stat().st_mtime_ns
-    assert slice_of(tmp_path, slice=2).wait(120) == TRY_AGAIN
+    assert slice_of(tmp_path, slice=2).wait(400) == TRY_AGAIN
     assert not elastic.done
-    assert slice_of(tmp_path).wait(300) == 0, (tmp_path / "log").read_text()
+    assert slice_of(tmp_path).wait(900) == 0, (tmp_path / "log").read_text()
 
     said = (tmp_path / "log").read_text()
     steps = [int(line.split()[-1]) for line in said.splitlines() if f"continuing {elastic.path}" in line]
