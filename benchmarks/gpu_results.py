@@ -92,7 +92,9 @@ def main(*arguments: str) -> int:
             for stage in stages or STAGES:
                 STAGES[stage](options, given)
     except KeyboardInterrupt as stopped:
-        print(f"not done yet ({stopped or 'the slice is over'}): type the same command again", flush=True)
+        print(
+            f"not done yet ({str(stopped) or 'the slice is over'}): type the same command again", flush=True
+        )
         return TRY_AGAIN
     except (ConfigError, RunError) as error:
         print(f"tok1d: {error}", file=sys.stderr)
