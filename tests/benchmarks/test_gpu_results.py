@@ -78,7 +78,7 @@ def words(folder: Path, **options) -> list[str]:
 
 
 def slice_of(folder: Path, **options) -> subprocess.Popen:
-    log = open(folder / "log", "a")  # noqa: SIM115
+    log = open(folder / "log", "a", encoding="utf-8")  # noqa: SIM115
     return subprocess.Popen(words(folder, **options), cwd=REPO, env=ENV, stdout=log, stderr=log)
 
 
