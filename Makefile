@@ -1,6 +1,7 @@
 # make demo   train on the built-in toy roads, reconstruct, ablate, draw: outputs/demo/report.html
 # make test   format, lint, unit tests, every notebook, the report in a browser
 # make test-slow   what takes minutes: a kill before every change to a file of training, evaluation, publishing …
+# make test-gpu   what only a GPU can show, minutes; make gpu-results DATA=FOLDER VAL=FOLDER   published results from one GPU
 # make lab    JupyterLab, at a trained tokenizer      make lint   format, lint, types only         make bench   speed and memory
 # make shipped   train the tokenizer in outputs/published again, an hour on two CPU cores
 # make figures   draw every figure again: of all sweeps in outputs/, and the published ones
@@ -17,7 +18,7 @@ DEMO := -f params/demo.yaml
 LANGUAGE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype nbconvert_exporter pygments_lexer version)
 STRIP := --extra-keys "metadata.papermill cell.metadata.papermill $(LANGUAGE)"
 
-.PHONY: demo figures shipped test test-slow lab lint bench env filter clean
+.PHONY: demo figures shipped test test-slow test-gpu gpu-results lab lint bench env filter clean
 env: $(VENV)/installed filter
 
 filter:  # notebooks/*.ipynb, by .gitattributes
@@ -68,6 +69,15 @@ test: lint
 test-slow: env
 	@OMP_NUM_THREADS=1 python -m pytest -m slow
 	@echo "all passed"
+
+test-gpu: env
+	@python -m pytest -m gpu -rs tests/gpu
+
+# In slices under ten minutes: type it again while it ends with status 75. WEIGHTS holds the pretrained files
+WEIGHTS ?= .weights
+gpu-results: env
+	@test -n "$(DATA)" -a -n "$(VAL)" || { echo "type make gpu-results DATA=FOLDER VAL=FOLDER"; exit 1; }
+	@python -m benchmarks.gpu_results $(STAGES) data=$(DATA) val_data=$(VAL) weights=$(WEIGHTS)
 
 lint: env
 	@echo "== format and lint, notebooks too"

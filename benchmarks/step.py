@@ -4,6 +4,7 @@
     python -m benchmarks.step tokens    16 … 256 tokens, of ViT-S/16 both sides, 256 px, batch 4
     python -m benchmarks.step refine    a refining decoder of each size behind ViT-S/16, 256 px, batch 4
     python -m benchmarks.step batch_size=64 adversarial_weight=0.1 …    any parameter of the train notebook
+    python -m benchmarks.step one batch_size=64 …    a row as JSON, with the profiler's ten longest operations
 
 Images/s are of whole steps on images of the given `data` (default: toy roads). Shares are of each part's own
 forward and backward passes, timed alone: `data` is waiting for the loader, `encode` and `decode` the
@@ -14,6 +15,7 @@ device's peak: NVIDIA's dense bf16 peak, on a CPU what a large matrix product re
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import resource
 import statistics
@@ -26,11 +28,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.profiler import ProfilerActivity, profile
 
 from tok1d.config.parse import parse_train
 from tok1d.data.dataset import load_data, to_float
 from tok1d.data.loader import Loader
 from tok1d.models.flops import PEAKS, forward_flops
+from tok1d.system import end_with_stdin
 from tok1d.training.parallelize import apply_compile_and_recompute
 from tok1d.training.state import State
 from tok1d.training.step import train_step, update
@@ -51,9 +55,17 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
     "refine": {size: VIT_S | dict(decoder_refine=size) for size in ("none", "nano", "small", "base")},
 }
 
+ONE = 10  # steps of which `one` gives the median
+LONGEST = 10  # operations that a profile names
+
 
 def main(*arguments: str) -> None:
     """Print a row of each of the suite's (its name as first argument: step); others are NAME=VALUE."""
+    if arguments[:1] == ("one",):
+        end_with_stdin()
+        given = dict(text.split("=", 1) for text in arguments[1:])
+        print(json.dumps(measure(VIT_256 | given, steps=ONE, profiled=True)))
+        return
     suite, *texts = arguments if arguments and arguments[0] in SUITES else ("step", *arguments)
     given = dict(text.split("=", 1) for text in texts)
     for name, params in SUITES[suite].items():
@@ -63,8 +75,12 @@ def main(*arguments: str) -> None:
         print(f"{name:>14}", *(f"{fact} {value}" for fact, value in facts.items()), sep="  ", flush=True)
 
 
-def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[str, Any]:
-    """One row: images/s, share of each part, utilization, peak memory in GB; for training parameters."""
+def measure(
+    params: dict[str, Any], steps: int = 3, warm_up: int = 2, profiled: bool = False
+) -> dict[str, Any]:
+    """One row: images/s, share of each part, utilization, peak memory in GB; for training parameters. With
+    `profiled` also the `longest` operations of a step.
+    """
     with tempfile.TemporaryDirectory() as outputs:
         configs = parse_train(params | {"outputs": outputs})
         _, data, tokenizer_config, config, _ = configs
@@ -83,8 +99,10 @@ def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[st
                 train_step(state, parts, accelerator, logged=False)
                 state.counts["step"] += 1
 
-            seconds = timed(step, steps, warm_up)
-            waited = loader.waited / (steps + warm_up)
+            timed(step, 0, warm_up)
+            before = loader.waited
+            seconds = timed(step, steps, 0)
+            waited = (loader.waited - before) / steps
             batch = to_float(loader.parts(state.step)[0])
             memory = peak_memory(device)
             parts = {"data": waited} | {
@@ -92,6 +110,7 @@ def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[st
                 for name, part in parts_of_step(state, batch, accelerator).items()
             }
             parts["optimizer"] = timed(lambda: update(state), steps, 1)
+            longest = longest_operations(step, device) if profiled else None
     flops = 3 * forward_flops(tokenizer_config) * config.batch_size  # backwards costs twice as much
     busy = sum(seconds for part, seconds in parts.items() if part in ("encode", "decode", "refine"))
     total = sum(parts.values())
@@ -106,6 +125,8 @@ def measure(params: dict[str, Any], steps: int = 3, warm_up: int = 2) -> dict[st
         **{name: f"{part / total:.1%}" for name, part in parts.items()},
         "utilization": f"{flops / busy / peak(device):.1%} of {peak(device) / 1e12:.2f} TFLOP/s",
         "peak memory": f"{memory / 1e9:.2f} GB",
+        "loader wait": f"{waited / seconds:.1%}",
+        **({"device": device_name(device), "longest": longest} if profiled else {}),
     }
 
 
@@ -151,8 +172,31 @@ def parts_of_step(state: State, images: torch.Tensor, accelerator: Accelerator) 
     return parts | ({"discriminator": discriminator} if objective.discriminator is not None else {})
 
 
+def longest_operations(step: Callable, device: torch.device) -> list[dict[str, Any]]:
+    """The `LONGEST` operations of a step by their own time on the device: name, calls, and share of it."""
+    cuda = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as profiler:
+        step()
+        if cuda:
+            torch.cuda.synchronize()
+
+    def own(row: Any) -> float:
+        return row.self_device_time_total if cuda else row.self_cpu_time_total
+
+    rows = sorted(profiler.key_averages(), key=own, reverse=True)
+    total = sum(map(own, rows)) or 1.0
+    return [
+        {"operation": row.key, "calls": row.count, "share": f"{own(row) / total:.1%}"}
+        for row in rows[:LONGEST]
+    ]
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def timed(function: Callable, repeats: int, warm_up: int) -> float:
-    """The median of a call's seconds."""
+    """The median of a call's seconds; 0 if it is not repeated."""
     seconds = []
     for _ in range(warm_up + repeats):
         began = time.perf_counter()
@@ -160,7 +204,7 @@ def timed(function: Callable, repeats: int, warm_up: int) -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[warm_up:])
+    return statistics.median(seconds[warm_up:]) if repeats else 0.0
 
 
 def peak(device: torch.device) -> float:

@@ -308,6 +308,9 @@ def figures(
 def publish(
     sweep: Annotated[Path, typer.Argument(help="The folder of a finished sweep, such as outputs/toy.")],
     title: Annotated[str, typer.Option(metavar="TEXT", help="What the table calls it.")],
+    pictures: Annotated[
+        bool, typer.Option(help="Figures that show images too; not of images that may not be passed on.")
+    ] = True,
 ) -> None:
     """Copy a finished sweep's results into this project.
 
@@ -319,7 +322,7 @@ def publish(
     from tok1d.sweeps.publish import publish as copy
 
     around_results()  # before anything is written
-    print(f"published: {copy(sweep, title)}")
+    print(f"published: {copy(sweep, title, pictures=pictures)}")
     renew()
 
 

@@ -75,6 +75,15 @@ def test_a_sweep_is_published_with_its_numbers_and_without_its_place(sweep, tmp_
     assert f"| random, like CLIP | 4 | {bits:.0f} | {mean:.2f} ({low:.2f}, {high:.2f}) | " in text
 
 
+def test_figures_that_show_images_can_be_left_out(sweep, tmp_path):
+    for suffix in ("png", "json"):
+        (sweep / "figures" / f"encoders.{suffix}").write_text('{"drawn": []}')
+    folder = publish(sweep, "Toy roads", tmp_path / "published")
+    assert (folder / "encoders.png").exists() and (folder / "encoders.json").exists()
+    publish(sweep, "Toy roads", tmp_path / "published", pictures=False)
+    assert not list(folder.glob("encoders.*")) and (folder / "quality.png").exists()
+
+
 def test_of_one_seed_the_interval_is_printed_and_whose_images_they_are(sweep, tmp_path, photos):
     """Also of a sweep whose evaluation names other images: numbers, card and name are of those."""
     data, rows = str(photos(12)), []

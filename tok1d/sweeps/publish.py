@@ -25,7 +25,7 @@ from typing_extensions import TypedDict
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NUMBERS
 from tok1d.evaluation.card import card_id, images_of, protocol
-from tok1d.figures.draw import redraw
+from tok1d.figures.draw import FIGURES, redraw
 from tok1d.jupyter.execute import execute
 from tok1d.jupyter.tables import format_cell, markdown_text, name_of
 from tok1d.run_files import read_json
@@ -59,10 +59,10 @@ PUBLISHED = Path("outputs/published")
 BEGIN, END = "<!-- results: written by tok1d publish -->", "<!-- end of results -->"
 
 
-def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
+def publish(sweep: Path, title: str, published: Path = PUBLISHED, pictures: bool = True) -> Path:
     """Copy the numbers and figures of a finished sweep, all at once: until then what was published of it
-    before is there. Its runs are named as if it was in `outputs`, and of paths among their parameters the
-    last part is kept.
+    before is there. Without `pictures` figures that show images are left out. Its runs are named as if it was
+    in `outputs`, and of paths among their parameters the last part is kept.
 
     Raises `RunError` if the sweep is not finished, if its runs were not measured alike, or if another sweep
     of its name is published already.
@@ -88,7 +88,7 @@ def publish(sweep: Path, title: str, published: Path = PUBLISHED) -> Path:
         )
     with replacing(folder) as temporary:
         temporary.mkdir()
-        write_files(temporary, sweep, rows)
+        write_files(temporary, sweep, rows, pictures)
         (temporary / "about.json").write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
     return folder
 
@@ -113,11 +113,14 @@ def read_about(folder: Path) -> Any:
     return read_json(folder / "about.json", About, f"type 'git checkout {folder}', or delete that folder")
 
 
-def write_files(folder: Path, sweep: Path, rows: pd.DataFrame) -> None:
+def write_files(folder: Path, sweep: Path, rows: pd.DataFrame, pictures: bool = True) -> None:
     """Results, and each figure with its JSON."""
+    left_out = set() if pictures else {name for name, kind in FIGURES.items() if kind.images}
     where = f"outputs/{sweep.name}/"
     rows.map(without_folders).assign(path=where + rows["run"]).to_csv(folder / "results.csv", index=False)
     for file in sorted((sweep / "figures").glob("[!.]*")):
+        if file.stem in left_out:
+            continue
         if file.suffix == ".json":
             again = f"draw it again with 'tok1d figures {sweep.parent}'"
             kept = read_json(file, Sidecar, again)

@@ -46,7 +46,7 @@ from tok1d.runs import TRY_AGAIN, Run, RunError
 from tok1d.system import FOLLOWS, GRACE, end_with_stdin
 from tok1d.training.initialize import check_initialization
 from tok1d.training.task import Model, Task, TokenizerTask
-from tok1d.training.train import check_batch, fit, stop_signals, train
+from tok1d.training.train import check_batch, fit, load_trained, stop_signals, train
 
 STOPPED = TRY_AGAIN  # exit status: a checkpoint is written
 AFTER_FAILURE = 5.0  # seconds for the others once a process has failed: they may be waiting for it
@@ -82,7 +82,7 @@ def fit_anywhere(
     if must_spawn(task.config) and not run.has_model:
         with stop_signals() as stop:
             train_in_processes(run, task.config, data.fingerprint, stop, command, on_log)
-        return task.load(run)
+        return load_trained(run, task)
     return fit(run, task, data, on_log)
 
 

@@ -62,7 +62,7 @@ def shard(model: nn.Module, blocks: list[nn.Module], config: LoopConfig, device:
     """Cut the `blocks` of a model on `device` into a piece for each process, in place, if that is asked for;
     before its optimizers are built.
     """
-    if config.parallel != "fsdp" or world_size() == 1:
+    if config.parallel != "fsdp" or not dist.is_initialized():
         return
     # It warns of changes in place to what a block returns: there are none.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")

@@ -73,7 +73,12 @@ def fit(
             with run.lock():
                 return loop(run, task, data, on_log, stop)
     print(f"{run.path} is trained already: loading it")
-    return task.load(run)
+    return load_trained(run, task)
+
+
+def load_trained(run: Run, task: Task[Model]) -> Model:
+    """The model of a trained run, on the GPU if there is one, in eval mode."""
+    return task.load(run).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_batch(config: LoopConfig, processes: int) -> None:
