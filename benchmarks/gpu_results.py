@@ -36,14 +36,8 @@ import torch
 from benchmarks.gpu_findings import publish_findings
 from benchmarks.step import measure as measure_step
 from tok1d.config.fields import ConfigError
-from tok1d.config.parse import (
-    GenerateParams,
-    TrainParams,
-    configs_of,
-    parse_notebook,
-    parse_pairs,
-    unknown_name,
-)
+from tok1d.config.notebooks import GenerateParams, TrainParams, configs_of
+from tok1d.config.parse import parse_notebook, parse_pairs, unknown_name
 from tok1d.config.schema import fields
 from tok1d.data.dataset import load_data
 from tok1d.evaluation.runs import measure
