@@ -203,6 +203,14 @@ def test_a_peer_is_under_the_slider_and_its_tokens_are_left_alone(tmp_path):
     assert "16 tokens" in ModelSlider([model], peer.image[None])._repr_html_()
 
 
+def test_models_of_one_name_are_told_apart(tmp_path):
+    places = [tmp_path / name / "runs" / "mine" for name in ("a", "b")]
+    for place in places:
+        linear_tokenizer(place)
+    explorer = Explorer(tuple(map(str, places)), FEW, tmp_path)
+    assert list(explorer.choices) == ["runs/mine", str(places[1])] == explorer.chosen
+
+
 def test_without_any_model_there_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match=r"train one with 'tok1d run notebooks/train\.ipynb'"):

@@ -59,7 +59,10 @@ class Explorer(anywidget.AnyWidget):
         photo: str = "",
         lpips_checkpoint: str = "",
     ):
-        self.choices = {short(where): [where] for where in models} or offered(outputs)
+        self.choices: dict[str, list[str]] = {}
+        for where in models:
+            self.choices[self.name_of(where)] = [where]
+        self.choices = self.choices or offered(outputs)
         if not self.choices:
             raise RunError(
                 f"there is no finished run in {outputs}: train one with 'tok1d run notebooks/train.ipynb'"
@@ -80,6 +83,11 @@ class Explorer(anywidget.AnyWidget):
         self.on_msg(self._answer)
 
     # ---- models and pictures ----
+
+    def name_of(self, where: str) -> str:
+        """The last two parts of a folder or hub id, or all of it where that is another model's name."""
+        name = short(where)
+        return where if self.choices.get(name, [where]) != [where] else name
 
     def model(self, name: str) -> Model:
         if name not in self.loaded:
@@ -141,7 +149,7 @@ class Explorer(anywidget.AnyWidget):
         self._show()
 
     def _show(self) -> None:
-        rows = self.frames()
+        rows, self.other = self.frames(), None
         try:
             self.microscope = Microscope(self.first.largest, self.image)
             codebook = self.first.largest.quantizer.codebook_size
@@ -184,7 +192,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _add(self, asked: dict[str, Any], buffers: list[Any]) -> None:
         where = asked["where"].strip()
-        name = short(where)
+        name = self.name_of(where)
         self.loaded[name] = Model(name, [where], self.lpips_checkpoint)
         self.choices[name] = [where]
         self._models({"names": [*dict.fromkeys((*self.chosen, name))]}, [])
@@ -233,12 +241,13 @@ class Explorer(anywidget.AnyWidget):
     async def _effects(self, touched: Microscope) -> None:
         """A few tokens at a time, so that edits are answered between them."""
         K = len(touched)
-        for start in range(0, K, FEW):
+        for start in range(0, K, FEW) if K > 1 else ():
             touched.without(range(start, min(start + FEW, K)))
             await asyncio.sleep(HEAR)
             if touched is not self.microscope:  # another picture was opened
                 return
-        self.send({"kind": "table", "effects": [row["effect"] for row in touched.table()]})
+        shares = [row["effect"] for row in touched.table()] if K > 1 else [1.0]
+        self.send({"kind": "table", "effects": shares})
 
     # ---- fewest tokens, and holes ----
 
@@ -267,13 +276,13 @@ class Explorer(anywidget.AnyWidget):
         self._begin(resemble(self.first.largest, self.image, self.other.image))
 
     def _begin(self, edits: Iterator[Edit]) -> None:
-        self.stopped = True  # edits that are being made
+        if self.filling:
+            self.filling.cancel()
+        self.stopped = False
         self.filling = asyncio.get_running_loop().create_task(self._make(edits))
 
     async def _make(self, edits: Iterator[Edit]) -> None:
         """Step by step, so that other messages, such as stop, are heard between them."""
-        await asyncio.sleep(HEAR)
-        self.stopped = False
         try:
             for last in edits:
                 share = last.step / last.steps
