@@ -289,4 +289,8 @@ def test_it_answers_in_jupyterlab(tmp_path):
         stopped.wait_for()
         assert stopped.inner_text() != f"made in {STEPS} steps"
         assert accessibility_faults(page, ".tok1d-explorer") == []
+        peer = save_small_peer(tmp_path / "piece", "one-d-piece-s256")
+        explorer.get_by_placeholder("hub id").fill(f"peer:{peer}")
+        explorer.get_by_role("button", name="add").click()
+        explorer.locator(".error", has_text="choose models of one size").wait_for()
         assert faults == [] and not browser.outside

@@ -4,7 +4,7 @@ function microscope(send, count) {
   const state = { ids: [], now: [], second: null, at: 0, asked: 0, waiting: false, again: null };
   const strip = h("div", { className: "strip", role: "listbox", "aria-label": "tokens" });
   const [picture, effect, attention] = [pane("edited"), pane("effect"), pane("attention")];
-  const says = h("p", { className: "says" }), why = h("p", { className: "hint" });
+  const says = h("p", { className: "says" }), why = h("p", { className: "hint" }), off = h("p", { className: "hint" });
   const others = h("div", { className: "panes small" });
   const code = number(0, 0, 0, 1, () => edit((now) => { now[state.at] = Number(code.value); }));
   const target = number(0, 0, 0, 1, null), first = number(1, 1, 1, 1, null);
@@ -53,7 +53,8 @@ function microscope(send, count) {
 
   function begin(message) {
     Object.assign(state, { ids: message.ids, now: [...message.ids], at: 0, second: null, waiting: false, again: null });
-    element.hidden = !message.ids.length;
+    details.hidden = !message.ids.length;
+    off.textContent = details.hidden ? message.why : "";
     why.textContent = message.why;
     attention.figure.hidden = Boolean(message.why);
     rest.hidden = true;
@@ -64,7 +65,7 @@ function microscope(send, count) {
     if (!message.ids.length) return;
     tokens();
     ask({ do: "decode", ids: state.now });
-    if (element.open) look();
+    if (details.open) look();
   }
   const look = () => { send({ do: "table" }); select(0); };
 
@@ -96,7 +97,7 @@ function microscope(send, count) {
   function second(message) { state.second = message.ids; rest.hidden = false; blend.value = 0; }
 
   const all = (keep) => edit((now) => state.ids.forEach((id, k) => { now[k] = keep(k) ? id : null; }));
-  const element = h("details", { ontoggle: () => element.open && state.ids.length && look() },
+  const details = h("details", { ontoggle: () => details.open && state.ids.length && look() },
     h("summary", {}, "Microscope: touch the tokens"),
     h("p", { className: "hint" }, "Darker tokens change more. Arrows move, Delete drops."),
     strip,
@@ -114,5 +115,5 @@ function microscope(send, count) {
       button("reset", () => edit((now) => state.ids.forEach((id, k) => { now[k] = id; })))),
     h("div", { className: "panes" }, picture.figure, effect.figure, attention.figure), why, says, others,
     h("p", { className: "hint" }, "A second image, to take tokens from:"), other.element, rest);
-  return { element, begin, edited, token, table, second };
+  return { element: h("div", {}, off, details), begin, edited, token, table, second };
 }
