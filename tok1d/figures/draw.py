@@ -86,7 +86,7 @@ FIGURES = {
     "guidance": Kind(
         guidance.guidance, guidance.draw_guidance,
         "Distance of generated images to {generated}, against the scale of guidance, and against diversity: "
-        "the share of those images that samples come near.",
+        "the share of those images that samples come near. Bars: 95 % intervals.",
         needs="priors whose samples were measured (metrics=rfid,prdc) at more than one guidance",
         card=lambda run, metric: protocol(run.evaluation["card"]),
     ),

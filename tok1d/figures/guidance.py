@@ -49,8 +49,12 @@ def draw_guidance(drawn: Drawn) -> Figure:
         for i, series in enumerate(dict.fromkeys(d["series"] for d in drawn)):
             rows = sorted((d for d in drawn if d["series"] == series), key=lambda d: d["guidance"])
             y = [scale * d[quality] for d in rows]
+            ends = [d.get(f"{quality}_interval", (d[quality],) * 2) for d in rows]
+            low, high = ([scale * end[side] for end in ends] for side in (0, 1))
             for axis, name in zip(axes, ("guidance", reach), strict=False):
-                axis.plot([d[name] for d in rows], y, label=series, **look(i))
+                x, style = [d[name] for d in rows], look(i)
+                axis.plot(x, y, label=series, **style)
+                axis.vlines(x, low, high, color=style["color"], alpha=0.5)
             for d, height in zip(rows, y, strict=True) if reach else ():
                 axes[1].annotate(f"{d['guidance']:g}", (d[reach], height), (3, 3), textcoords="offset points")
         axes[0].set_xlabel("guidance")
