@@ -25,7 +25,8 @@ from tok1d.config.parse import (
 )
 from tok1d.config.peers import is_peer
 from tok1d.config.schema import DataConfig, EvalConfig
-from tok1d.runs import TRY_AGAIN, Lost, RunError, runs_in
+from tok1d.find_runs import runs_in
+from tok1d.runs import TRY_AGAIN, Lost, RunError
 from tok1d.system import forbidden, no_space, remedy
 
 LOCAL = Path("params/sites/local.py")

@@ -34,7 +34,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +45,6 @@ from tok1d.config.fields import Config, ConfigError
 from tok1d.config.generation import SampleConfig
 from tok1d.config.notebooks import configs_of
 from tok1d.config.parse import BEFORE, check_values, read_yaml, renamed
-from tok1d.config.peers import is_peer, peer_run
 from tok1d.config.schema import RunConfig, fields
 from tok1d.environment import describe_environment
 from tok1d.run_files import Evaluation, LoadReport, Manifest, RunError, read_json, records_in
@@ -378,52 +377,3 @@ def offered(outputs: str | Path, most: int = 3) -> str:
     """What to type for the newest finished runs instead, or nothing."""
     found = [f"-p sweep={run.path.parent.name} -p run={run.name}" for run in newest_finished(outputs)[:most]]
     return f"; the newest finished ones are {', '.join(found)}" if found else ""
-
-
-def runs_in(folder: str | Path) -> list[Run]:
-    """A run folder itself, or the runs, finished or not, in that of a sweep."""
-    found = [] if (Path(folder) / "params.yaml").exists() else sorted(Path(folder).glob("*/params.yaml"))
-    return [Run(path.parent) for path in found] or [Run(folder)]
-
-
-def find_runs(
-    folder: str | Path, names: tuple[str, ...] = (), eval_data: str = "", needed: bool = True
-) -> list[Run]:
-    """The named runs (`peer:NAME` is one of a peer), or every finished tokenizer below `folder`, by name; as
-    they were evaluated on `eval_data`, or on what the sweep in that folder names. Raises `RunError` if one
-    was not, or there is none and it is `needed`.
-    """
-    if names:
-        runs = [named_run(name, Path(folder)) for name in names]
-    else:
-        runs = [Run(done.parent) for done in sorted(Path(folder).glob("*/done.json"))]
-        runs = [run for run in runs if run.kind != "prior"]
-    if not runs and needed:
-        raise RunError(
-            f"there is no finished run in {folder}: "
-            f"train one with 'tok1d run notebooks/train.ipynb'{offered(Path(folder).parent)}"
-        )
-    return [run.finished.on(eval_data or eval_data_of(folder)) for run in runs]
-
-
-def find_priors(folder: str | Path) -> list[Run]:
-    """The finished runs of `generate.ipynb` below `folder`, by name."""
-    runs = [Run(done.parent) for done in sorted(Path(folder).glob("*/done.json"))]
-    return [run for run in runs if run.kind == "prior"]
-
-
-def named_run(name: str, folder: Path) -> Run:
-    """A run by its path, by its name in the `folder` of a sweep, or a peer's. Raises `RunError`."""
-    if not is_peer(name):
-        return Run(name if Path(name).exists() else folder / name)
-    run = Run(folder.parent / PEER_RUNS / peer_run(name))
-    if not run.done:
-        raise RunError(f"{name} was not evaluated: type 'tok1d evaluate {name} --data FOLDER'")
-    return run
-
-
-def eval_data_of(sweep: str | Path) -> str:
-    """The images that a sweep's file names to evaluate its runs on; empty: their own validation images."""
-    with suppress(OSError, ValueError):
-        return json.loads((Path(sweep) / "sweep.json").read_text(encoding="utf-8")).get("eval_data") or ""
-    return ""

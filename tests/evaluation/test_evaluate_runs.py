@@ -21,8 +21,9 @@ from tok1d.evaluation.runs import compare, evaluate_run, evaluation_images, wors
 from tok1d.figures.draw import draw_figure
 from tok1d.figures.quality import quality
 from tok1d.figures.series import LINEAR
+from tok1d.find_runs import find_runs
 from tok1d.jupyter.tables import print_table
-from tok1d.runs import Run, RunError, find_runs
+from tok1d.runs import Run, RunError
 
 
 def evaluated(*arguments) -> int:
