@@ -16,11 +16,11 @@ from torch import Tensor
 
 from tok1d.config.schema import DataConfig, TokenizerConfig
 from tok1d.data.dataset import load_data, to_float
-from tok1d.evaluation.image_metrics import psnr
+from tok1d.evaluation.metrics.images import psnr
 from tok1d.explore.opened import SHIPPED, open_tokenizer
 from tok1d.explore.optimize import inpaint
 from tok1d.models.tokenizer import Tokenizer
-from tok1d.system import scratch
+from tok1d.system.files import scratch
 
 THREADS, REPEATS, IMAGES = 2, 30, 20
 LARGE = TokenizerConfig(

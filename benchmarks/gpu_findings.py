@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 
 from tok1d.config.registry import NUMBERS
-from tok1d.evaluation.bootstrap import interval_over_seeds
+from tok1d.evaluation.metrics.bootstrap import interval_over_seeds
 from tok1d.evaluation.runs import compare
 from tok1d.figures.draw import FIGURES, draw_figure
 from tok1d.runs import Run, RunError
 from tok1d.sweeps.after import after_sweep
 from tok1d.sweeps.plan import Plan
 from tok1d.sweeps.publish import PUBLISHED, around_results, publish, renew, without_folders
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 from tok1d.training.doctor import complaints
 
 PAIRS = (  # the second minus the first

@@ -46,7 +46,7 @@ from tok1d.generation.train import open_tokenizer, tokens_of, train_prior
 from tok1d.runs import TRY_AGAIN, Run, RunError
 from tok1d.sweeps.after import followed
 from tok1d.sweeps.plan import Cell, Plan, read_plan
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 from tok1d.training.initialize import check_initialization
 from tok1d.training.train import precision, train
 

@@ -34,7 +34,7 @@ from tok1d.config.parse import parse_train
 from tok1d.data.dataset import load_data, to_float
 from tok1d.data.loader import Loader
 from tok1d.models.flops import PEAKS, forward_flops
-from tok1d.system import end_with_stdin
+from tok1d.system.processes import end_with_stdin
 from tok1d.training.parallelize import apply_compile_and_recompute
 from tok1d.training.state import State
 from tok1d.training.step import train_step, update

@@ -17,9 +17,9 @@ from workbench import ENV, REPO, TINY, command
 
 from tok1d.cli import main
 from tok1d.config.fields import ConfigError
-from tok1d.find_runs import runs_in
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
+from tok1d.runs.find import runs_in
 from tok1d.training.train import train
 
 FEW = ["-p", "linear_code=false", "-p", "resamples=0"]

@@ -12,9 +12,9 @@ from tok1d.config.schema import fields
 from tok1d.data.dataset import load_data
 from tok1d.evaluation.runs import evaluate_run, measure
 from tok1d.figures.draw import draw_figure
-from tok1d.find_runs import find_runs
 from tok1d.models import vit
 from tok1d.runs import Run
+from tok1d.runs.find import find_runs
 from tok1d.training.train import train
 
 

@@ -106,7 +106,7 @@ def test_evaluate_takes_data_as_messages_about_images_say_it(monkeypatch):
     import tok1d.evaluation.runs
 
     asked: list[str] = []
-    monkeypatch.setattr("tok1d.system.end_with_stdin", lambda: None)
+    monkeypatch.setattr("tok1d.system.processes.end_with_stdin", lambda: None)
     monkeypatch.setattr(
         tok1d.evaluation.runs, "evaluate_runs", lambda runs, config, data: asked.append(data) or []
     )

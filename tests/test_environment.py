@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from workbench import ENV, REPO
 
-ASK = "from tok1d.environment import git_commit; print(git_commit())"
+ASK = "from tok1d.system.environment import git_commit; print(git_commit())"
 
 
 def git(folder: Path, *words: str) -> str:
@@ -35,9 +35,9 @@ def recorded(project: Path, **env: str) -> str:
 def project(tmp_path) -> Path:
     """A copy of the code somewhere in a folder."""
     folder = tmp_path / "home" / "project"
-    for file in ("__init__.py", "environment.py"):
-        (folder / "tok1d").mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPO / "tok1d" / file, folder / "tok1d")
+    for file in ("__init__.py", "system/__init__.py", "system/environment.py"):
+        (folder / "tok1d/system").mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / "tok1d" / file, folder / "tok1d" / file)
     return folder
 
 

@@ -10,12 +10,12 @@ from nbformat.v4 import new_code_cell, new_notebook
 from workbench import REPO
 
 from tok1d.jupyter.live import LiveCurve
-from tok1d.progress import Progress
+from tok1d.system.progress import Progress
 
 WATCHED = """
 from IPython.display import display
 from tok1d.distributed import Stopped
-from tok1d.progress import Progress
+from tok1d.system.progress import Progress
 from tok1d.runs import RunError
 with Progress("training", 300, done=60) as progress:
     progress.every = 0

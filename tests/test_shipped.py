@@ -9,7 +9,7 @@ from workbench import REPO
 from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_data, to_float
 from tok1d.evaluation.evaluate import reconstruct
-from tok1d.evaluation.image_metrics import psnr
+from tok1d.evaluation.metrics.images import psnr
 from tok1d.evaluation.runs import load_tokenizer
 from tok1d.evaluation.table import read_table
 from tok1d.runs import Run

@@ -12,9 +12,10 @@ import pytest
 from small_run import start
 from workbench import ENV, REPO
 
-from tok1d import system
 from tok1d.runs import Run, RunError
-from tok1d.system import locked, machine, remove_abandoned, replacing
+from tok1d.system import files
+from tok1d.system.files import machine, remove_abandoned, replacing
+from tok1d.system.processes import locked
 from tok1d.training.checkpoints import writable
 from tok1d.training.train import train
 
@@ -82,9 +83,9 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(tmp_path):
 
 def test_a_checkpoint_that_cannot_be_opened_says_why(tmp_path, monkeypatch):
     run, images, tokenizer, config = start(tmp_path, steps=2)
-    put = system._put
+    put = files._put
     monkeypatch.setattr(
-        system, "_put", lambda a, b: (refuse(errno.EROFS) if b.suffix == ".ckpt" else put)(a, b)
+        files, "_put", lambda a, b: (refuse(errno.EROFS) if b.suffix == ".ckpt" else put)(a, b)
     )
     with pytest.raises(RunError, match=r"step 0 cannot be written to .* \(read-only file system\): mount it"):
         train(run, images, tokenizer, config)
@@ -97,7 +98,7 @@ def test_a_checkpoint_that_cannot_be_opened_says_why(tmp_path, monkeypatch):
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_a_folder_is_replaced_whole(tmp_path, monkeypatch, exchanges):
     if not exchanges:
-        monkeypatch.setattr(system, "exchange", lambda one, other: False)
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
     for text in ("old", "new"):
         with replacing(tmp_path / "folder") as temporary:
             (temporary / "below").mkdir(parents=True)
@@ -130,7 +131,7 @@ DEAD = 2**22 + 1  # no process has such a number
 
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
-    long_ago = time.time() - 2 * system.DAY
+    long_ago = time.time() - 2 * files.DAY
     gone = [
         f".last.ckpt.{machine()}-{DEAD}.tmp",
         f".model.{machine()}-{DEAD}.tmp",

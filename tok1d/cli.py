@@ -25,9 +25,9 @@ from tok1d.config.parse import (
 )
 from tok1d.config.peers import is_peer
 from tok1d.config.schema import DataConfig, EvalConfig
-from tok1d.find_runs import runs_in
 from tok1d.runs import TRY_AGAIN, Lost, RunError
-from tok1d.system import forbidden, no_space, remedy
+from tok1d.runs.find import runs_in
+from tok1d.system.files import forbidden, no_space, remedy
 
 LOCAL = Path("params/sites/local.py")
 HELP = {"help_option_names": ["-h", "--help"]}  # and plain text, in which [..] is no markup
@@ -120,7 +120,7 @@ def run(
     The same command continues a run that was killed, and leaves a finished one alone.
     """
     from tok1d.jupyter.execute import execute
-    from tok1d.system import end_with_stdin
+    from tok1d.system.processes import end_with_stdin
 
     end_with_stdin()
     execute(notebook, given_params(files, pairs), limit, grace)
@@ -176,7 +176,7 @@ def evaluate(
     """
     from tok1d.evaluation.runs import evaluate_runs
     from tok1d.jupyter.tables import print_table
-    from tok1d.system import end_with_stdin
+    from tok1d.system.processes import end_with_stdin
 
     end_with_stdin()
     params = given_params(files, pairs)

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from tok1d.evaluation import set_metrics as numbers
-from tok1d.evaluation.bootstrap import (
+from tok1d.evaluation.metrics import sets as numbers
+from tok1d.evaluation.metrics.bootstrap import (
     deviations,
     interval_by_halves,
     interval_of_distance,
     interval_of_mean,
     interval_of_sum,
 )
-from tok1d.evaluation.distances import frechet, frechet_influence, kid, kid_influence
-from tok1d.evaluation.set_metrics import set_distances
+from tok1d.evaluation.metrics.distances import frechet, frechet_influence, kid, kid_influence
+from tok1d.evaluation.metrics.sets import set_distances
 
 REPEATS, TRUTH = 500, 4000
 DIM = 4

@@ -7,8 +7,8 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from tok1d.evaluation import distances
-from tok1d.evaluation.distances import (
+from tok1d.evaluation.metrics import distances
+from tok1d.evaluation.metrics.distances import (
     NearestNeighbors,
     frechet,
     frechet_infinity,

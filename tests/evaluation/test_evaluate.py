@@ -17,7 +17,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import evaluate, reconstruct
-from tok1d.evaluation.image_metrics import ms_ssim, psnr, seams, sharpness, ssim
+from tok1d.evaluation.metrics.images import ms_ssim, psnr, seams, sharpness, ssim
 
 
 class Jpeg:

@@ -11,8 +11,8 @@ from tok1d.evaluation.peers import open_run
 from tok1d.evaluation.runs import load_tokenizer
 from tok1d.figures.draw import FIGURES, draw_figure
 from tok1d.figures.rate_distortion import of_runs
-from tok1d.find_runs import find_runs
 from tok1d.runs import Run, RunError
+from tok1d.runs.find import find_runs
 
 
 @pytest.fixture(scope="module")

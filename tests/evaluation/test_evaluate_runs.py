@@ -16,14 +16,14 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.parse import parse_train
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float
-from tok1d.evaluation.image_metrics import psnr
+from tok1d.evaluation.metrics.images import psnr
 from tok1d.evaluation.runs import compare, evaluate_run, evaluation_images, worst
 from tok1d.figures.draw import draw_figure
 from tok1d.figures.quality import quality
 from tok1d.figures.series import LINEAR
-from tok1d.find_runs import find_runs
 from tok1d.jupyter.tables import print_table
 from tok1d.runs import Run, RunError
+from tok1d.runs.find import find_runs
 
 
 def evaluated(*arguments) -> int:

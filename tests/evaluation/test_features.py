@@ -10,8 +10,8 @@ from torch_fidelity import calculate_metrics
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
 from tok1d.config.fields import ConfigError
-from tok1d.evaluation.distances import frechet
-from tok1d.evaluation.features import Extractor, FeatureStore, build_extractor, extractor_weights
+from tok1d.evaluation.metrics.distances import frechet
+from tok1d.evaluation.metrics.features import Extractor, FeatureStore, build_extractor, extractor_weights
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from degraded import blur, jpeg, noise, squares, stacked
 
-from tok1d.evaluation.distances import frechet, kid, prdc
-from tok1d.evaluation.features import build_extractor
+from tok1d.evaluation.metrics.distances import frechet, kid, prdc
+from tok1d.evaluation.metrics.features import build_extractor
 
 WORSE = {noise: (8, 24, 72), blur: (1, 2, 5), jpeg: (50, 20, 5)}
 

@@ -9,11 +9,11 @@ from torch import nn
 
 from tok1d.config.registry import CODE_NUMBERS, METRICS, NUMBERS, asked_as, image_column
 from tok1d.config.schema import EvalConfig
-from tok1d.evaluation import set_metrics
 from tok1d.evaluation.evaluate import evaluate
-from tok1d.evaluation.features import Extractor, checkpoint_of
-from tok1d.evaluation.image_metrics import FORMULAS
-from tok1d.evaluation.set_metrics import SET_METRICS
+from tok1d.evaluation.metrics import sets
+from tok1d.evaluation.metrics.features import Extractor, checkpoint_of
+from tok1d.evaluation.metrics.images import FORMULAS
+from tok1d.evaluation.metrics.sets import SET_METRICS
 from tok1d.evaluation.table import columns_of
 
 LPIPS = {"lpips"}  # is a network, and the only one of single images
@@ -61,7 +61,7 @@ def test_an_evaluation_gives_every_number_and_card(monkeypatch, tmp_path):
     def build_extractor(name, weights, size, dtype):
         return Extractor(Means(), name, 12, dtype, {"network": name, "source": "here"})
 
-    monkeypatch.setattr(set_metrics, "build_extractor", build_extractor)
+    monkeypatch.setattr(sets, "build_extractor", build_extractor)
     asked = tuple(name for name in METRICS if name not in LPIPS)
     config = EvalConfig(metrics=asked, token_counts=(8,), resamples=20)
     tokenizer = build(image_size=176, patch_size=16)

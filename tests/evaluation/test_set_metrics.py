@@ -8,9 +8,9 @@ from evaluating import build, finished_run, roads
 
 from tok1d.cli import main
 from tok1d.config.schema import EvalConfig
-from tok1d.evaluation.distances import frechet
 from tok1d.evaluation.evaluate import evaluate, reconstruct
-from tok1d.evaluation.features import Extractor, build_extractor
+from tok1d.evaluation.metrics.distances import frechet
+from tok1d.evaluation.metrics.features import Extractor, build_extractor
 from tok1d.evaluation.runs import compare, evaluate_run, worst
 
 N = 6

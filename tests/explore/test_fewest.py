@@ -6,9 +6,9 @@ from evaluating import build, roads
 from tok1d.config.fields import ConfigError
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import reconstruct
-from tok1d.evaluation.image_metrics import psnr
+from tok1d.evaluation.metrics.images import psnr
 from tok1d.explore.fewest import fewest_in, fewest_of_each, fewest_tokens, needs
-from tok1d.figures.fewest import draw_needs
+from tok1d.figures.quality import draw_needs
 
 ROUNDING = 1e-3  # dB, between batches of several sizes
 

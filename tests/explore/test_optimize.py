@@ -9,7 +9,7 @@ from workbench import REPO
 
 from tok1d.config.fields import ConfigError
 from tok1d.data.dataset import to_float, to_uint8
-from tok1d.evaluation.image_metrics import psnr
+from tok1d.evaluation.metrics.images import psnr
 from tok1d.explore.opened import SHIPPED, open_tokenizer
 from tok1d.explore.optimize import NOISE, LinearSpace, inpaint, resemble
 from tok1d.losses.perceptual import VGG16, PerceptualLoss

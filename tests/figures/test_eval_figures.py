@@ -6,8 +6,8 @@ from PIL import Image, features
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import NUMBERS
+from tok1d.evaluation.metrics.tokens import token_ids
 from tok1d.evaluation.runs import evaluate_run, evaluation_images
-from tok1d.evaluation.tokens import token_ids
 from tok1d.figures import codebook, rate_distortion
 from tok1d.figures.quality import quality
 from tok1d.jupyter.tables import print_table, show_table

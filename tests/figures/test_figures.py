@@ -15,8 +15,8 @@ from tok1d.figures.draw import FIGURES, draw_figure, redraw
 from tok1d.figures.images import save_images
 from tok1d.figures.quality import PUBLISHED, at_counts
 from tok1d.figures.style import spread
-from tok1d.find_runs import find_runs
 from tok1d.runs import RunError
+from tok1d.runs.find import find_runs
 
 OF_TOKENIZERS = FIGURES.keys() - {"guidance"}  # of priors: tests/generation/test_priors.py
 

@@ -14,16 +14,16 @@ from browser import REPO, chromium, differ, jupyter_lab, open_in_lab, pixels, ru
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from tok1d.environment import headless
 from tok1d.jupyter.live import LiveCurve
 from tok1d.jupyter.report import build_report, formula
 from tok1d.jupyter.slider import TokenSlider, strips
 from tok1d.jupyter.tables import show_table
+from tok1d.system.environment import headless
 
 SETUP = """
 import numpy as np
 from tok1d.jupyter.live import LiveCurve
-from tok1d.environment import headless
+from tok1d.system.environment import headless
 from tok1d.jupyter.slider import TokenSlider
 def flat(*levels):
     return {n: np.full((3, 32, 32, 3), level, np.uint8) for n, level in levels}

@@ -19,7 +19,7 @@ from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.models.flops import forward_flops
 from tok1d.models.linear import LinearTokenizer
 from tok1d.models.tokenizer import Tokenizer
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 
 FRAMES = REPO.parent / "shared/data/indian-roads"
 

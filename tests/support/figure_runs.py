@@ -9,7 +9,7 @@ from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.runs import evaluate_run, evaluation_images, load_tokenizer
 from tok1d.figures.draw import draw_figure, named
 from tok1d.figures.images import save_images
-from tok1d.find_runs import find_runs
+from tok1d.runs.find import find_runs
 
 KINDS = {
     "a": dict(random_like="dinov2", num_latent_tokens=2, elastic=False),

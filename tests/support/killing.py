@@ -28,7 +28,6 @@ from nbformat.v4 import new_code_cell, new_notebook
 from small_run import start
 from workbench import REPO
 
-from tok1d import system
 from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_data
 from tok1d.evaluation.card import card_id, protocol
@@ -40,6 +39,7 @@ from tok1d.runs import Run
 from tok1d.sweeps.plan import read_plan
 from tok1d.sweeps.publish import BEGIN, END, publish, renew
 from tok1d.sweeps.run import run_sweep
+from tok1d.system import files
 from tok1d.training.train import train
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -208,11 +208,11 @@ def watch(folder: Path, before: Callable[[int, str], None]) -> None:
             if place.startswith(f"{folder}/"):
                 change(f"{event} {os.path.relpath(place, folder)}")
 
-    def exchange(one: Path, other: Path, swap: Callable = system.exchange) -> bool:
+    def exchange(one: Path, other: Path, swap: Callable = files.exchange) -> bool:
         change(f"exchange {one.name}")  # by the C library, of which no event tells
         return swap(one, other)
 
-    system.exchange = exchange
+    files.exchange = exchange
     sys.addaudithook(hook)
 
 

@@ -13,8 +13,8 @@ from tok1d.cli import main
 from tok1d.evaluation.card import card_id, protocol
 from tok1d.evaluation.runs import evaluate_run
 from tok1d.figures.series import series_of
-from tok1d.find_runs import find_runs
 from tok1d.runs import RunError
+from tok1d.runs.find import find_runs
 from tok1d.sweeps.publish import BEGIN, END, PUBLISHED, publish, renew, results_table
 
 

@@ -12,8 +12,8 @@ from workbench import ENV, REPO
 from tok1d.config.fields import ConfigError
 from tok1d.config.notebooks import configs_of
 from tok1d.config.parse import parse, read_params
-from tok1d.find_runs import find_runs
 from tok1d.runs import Run, newest_finished
+from tok1d.runs.find import find_runs
 from tok1d.sweeps.plan import read_plan
 
 SMALL = dict(

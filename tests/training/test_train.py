@@ -18,7 +18,7 @@ from workbench import ENV, REPO, TINY, command, train_tiny
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import RunConfig, TrainConfig
 from tok1d.runs import Run, RunError
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 from tok1d.training.optim import set_learning_rate
 from tok1d.training.task import sample_num_tokens
 from tok1d.training.train import train

@@ -157,12 +157,14 @@ class Number(NamedTuple):
 
 class Metric(NamedTuple):
     """What `metrics` takes, and the numbers that it gives. Its function is in `tok1d.evaluation`, by the same
-    name: in `image_metrics`, or with a `network` in `set_metrics`.
+    name: in `metrics.images`, or with a `network` in `metrics.sets`.
     """
 
     card: str  # what the card says that it is; empty: its weights say it
     numbers: dict[str, Number]
-    network: str = ""  # a distance of sets, of this network's features: see `tok1d.evaluation.features`
+    network: str = (
+        ""  # a distance of sets, of this network's features: see `tok1d.evaluation.metrics.features`
+    )
     halves: bool = False  # its intervals come from random halves of the images
 
 

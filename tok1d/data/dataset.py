@@ -34,8 +34,8 @@ from tok1d.data.decode import RESIZE_RULE, Unreadable, can_open_heic, center_cro
 from tok1d.data.left_out import say
 from tok1d.data.sources import ATTRIBUTES, Source, find_sources
 from tok1d.data.split import alike, overlap
-from tok1d.progress import counted
-from tok1d.system import remove_abandoned, temporary_name
+from tok1d.system.files import remove_abandoned, temporary_name
+from tok1d.system.progress import counted
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from tok1d.data.decode import SUFFIXES, Picture, Unreadable, decode
 from tok1d.data.folders import has_images, look_into, tables_of_images
 from tok1d.data.left_out import say
 from tok1d.data.shards import Reader, open_shards
-from tok1d.progress import counted
+from tok1d.system.progress import counted
 
 PREFIX = "hf:"
 SPLITS = {"validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"} | {

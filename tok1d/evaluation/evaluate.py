@@ -26,13 +26,12 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.registry import METRICS
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import ImageDataset, to_float, to_uint8
-from tok1d.environment import made_with
-from tok1d.evaluation.bootstrap import interval_of_mean
-from tok1d.evaluation.image_metrics import build_image_metrics
 from tok1d.evaluation.measured import ForeignTokenizer, NativeTokenizer, as_measurable
-from tok1d.evaluation.set_metrics import SetMetrics
+from tok1d.evaluation.metrics.bootstrap import interval_of_mean
+from tok1d.evaluation.metrics.images import build_image_metrics
+from tok1d.evaluation.metrics.sets import SetMetrics
+from tok1d.evaluation.metrics.tokens import CodeCounts
 from tok1d.evaluation.table import ImageTable, columns_of, complete_table, read_table
-from tok1d.evaluation.tokens import CodeCounts
 from tok1d.evaluation.workers import (
     UINT8,
     Batch,
@@ -44,7 +43,8 @@ from tok1d.evaluation.workers import (
     in_order,
 )
 from tok1d.models.weights import as_bytes
-from tok1d.system import scratch
+from tok1d.system.environment import made_with
+from tok1d.system.files import scratch
 
 
 def evaluate(

@@ -19,10 +19,10 @@ from torch import Tensor
 from tok1d.config.registry import GENERATED
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import ImageDataset, to_float
-from tok1d.environment import made_with
-from tok1d.evaluation.set_metrics import SetMetrics, originals_of
+from tok1d.evaluation.metrics.sets import SetMetrics, originals_of
 from tok1d.evaluation.workers import UINT8
-from tok1d.system import scratch
+from tok1d.system.environment import made_with
+from tok1d.system.files import scratch
 
 THUMBNAIL = 16  # px, a side
 
@@ -86,7 +86,7 @@ def nearest_images(
     """Of each generated image, uint8 [B, 3, S, S], the index of the real one that is most like it, and their
     distance [B]: is a prior copying what it saw?
 
-    `features` map uint8 images to vectors [B, D]: `thumbnails`, or a network of `tok1d.evaluation.features`.
+    `features` map uint8 images to vectors [B, D]: `thumbnails`, or a network of `metrics.features`.
     """
     mine = features(made).float()
     best = torch.full((len(made),), torch.inf)

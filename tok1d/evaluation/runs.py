@@ -26,10 +26,10 @@ from tok1d.config.registry import CHANGES_NO_NUMBER, METRICS, NUMBERS, QUANTIZER
 from tok1d.config.schema import DataConfig, EvalConfig, RunConfig, TokenizerConfig
 from tok1d.data.dataset import CAN_TYPE, ImageDataset, WholeImages, load_data, load_images
 from tok1d.data.sources import find_sources
-from tok1d.evaluation.bootstrap import Interval, deviations, interval_by_halves, interval_of_sum
 from tok1d.evaluation.card import images_of, same_card
 from tok1d.evaluation.evaluate import evaluate, reconstruct
 from tok1d.evaluation.measured import LinearCode
+from tok1d.evaluation.metrics.bootstrap import Interval, deviations, interval_by_halves, interval_of_sum
 from tok1d.evaluation.peers import data_of, load_peer_of, open_run, self_tested
 from tok1d.evaluation.table import (
     Cases,
@@ -44,7 +44,7 @@ from tok1d.models.linear import LEVELS, LINEAR_VERSION, LinearTokenizer
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import model_sha256
 from tok1d.runs import Run, RunError
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 
 TOY_ROADS = 2000  # that a linear code is fitted to: 20,000 would take minutes to draw
 
@@ -85,7 +85,7 @@ def compare(first: Run, second: Run, config: EvalConfig) -> list[dict[str, Any]]
 
     Paired over the images: what makes an image hard for both cancels out, so the interval is narrower than
     those of the two numbers. Distances of sets are compared by each image's part in them, which
-    `tok1d.evaluation.set_metrics` left in the table. Raises `RunError` when the cards differ, `ConfigError`
+    `tok1d.evaluation.metrics.sets` left in the table. Raises `RunError` when the cards differ, `ConfigError`
     without a common count.
     """
     same_card([first, second])

@@ -1,7 +1,7 @@
 """The per-image table of an evaluation, `eval.parquet`: a row for each image and token count.
 
     name, image, num_tokens, and a column for each number: psnr, ssim … of a single image, and of distances
-    between sets (rfid, kid, recall …) each image's part, as `tok1d.evaluation.set_metrics` has it
+    between sets (rfid, kid, recall …) each image's part, as `tok1d.evaluation.metrics.sets` has it
 
 The mean of a column is the number in `eval.json`. `inception_shift` and `dinov2_shift` are how far an image's
 features moved (Euclidean): what a Fréchet distance sums up. `worst` leads from a number to the images behind
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from tok1d.config.registry import image_column
 from tok1d.runs import Run, RunError
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float, to_uint8
-from tok1d.evaluation.features import Extractor
-from tok1d.evaluation.image_metrics import ImageMetric
 from tok1d.evaluation.measured import Encoded, ForeignTokenizer, NativeTokenizer, timed
+from tok1d.evaluation.metrics.features import Extractor
+from tok1d.evaluation.metrics.images import ImageMetric
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -23,7 +23,7 @@ from tok1d.config.parse import check_counts
 from tok1d.config.registry import METRICS
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import ImageDataset, to_float, to_uint8
-from tok1d.evaluation.image_metrics import FORMULAS, Measure, build_image_metrics
+from tok1d.evaluation.metrics.images import FORMULAS, Measure, build_image_metrics
 from tok1d.models.tokenizer import Tokenizer
 
 Fewest = list[int | None]

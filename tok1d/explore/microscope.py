@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tok1d.config.fields import ConfigError
 from tok1d.data.dataset import to_float, to_uint8
-from tok1d.evaluation.image_metrics import psnr
+from tok1d.evaluation.metrics.images import psnr
 from tok1d.models.encoder import Encoder
 from tok1d.models.linear import LinearTokenizer
 from tok1d.models.quantizers import NO_IDS

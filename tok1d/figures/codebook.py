@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tok1d.config.fields import ConfigError
 from tok1d.data.dataset import ImageDataset
-from tok1d.evaluation.tokens import effects, frequent_pairs
+from tok1d.evaluation.metrics.tokens import effects, frequent_pairs
 from tok1d.figures.images import channels_last
 from tok1d.figures.style import COLORS, COLUMN, HALO, STYLE, Drawn
 from tok1d.models.quantizers import NO_IDS

@@ -22,9 +22,9 @@ from tok1d.evaluation.card import card_id, images_of, protocol
 from tok1d.figures import guidance, images, quality, rate_distortion, training
 from tok1d.figures.series import LINEAR
 from tok1d.figures.style import Drawn, show
-from tok1d.run_files import read_json
 from tok1d.runs import Lacking, Run
-from tok1d.system import replacing
+from tok1d.runs.files import read_json
+from tok1d.system.files import replacing
 
 
 def of_numbers(run: Run, metric: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tok1d.evaluation.card import card_id, protocol, same_card
 from tok1d.figures.series import counts_of, series_of, shared_count
 from tok1d.figures.style import HALO, PAGE, STYLE, Drawn, show
 from tok1d.runs import Lacking, Run, RunError
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,8 +1,10 @@
-"""Numbers of an evaluation against the token count: quality, codes in use, elastic beside fixed ones."""
+"""Numbers of an evaluation against the token count: quality, codes in use, elastic beside fixed ones, how
+many images need how many tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tok1d.config.registry import NUMBERS, asked_as
+from tok1d.config.registry import METRICS, NUMBERS, asked_as
 from tok1d.evaluation.card import card_id, code_ceiling, protocol, same_card
 from tok1d.figures.series import LINEAR, series_of
 from tok1d.figures.style import COLUMN, STYLE, Drawn, End, height_for, label_ends, look, token_axis
@@ -233,3 +235,23 @@ def published(params: dict[str, Any]) -> dict[int, float]:
         return {}
     images = "clear_daytime" if params["weather"] or params["timeofday"] else "all_frames"
     return yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))[images].get(init, {})
+
+
+def draw_needs(rows: Mapping[str, Drawn], metric: str, value: float) -> Figure:
+    """Rows of `tok1d.explore.fewest.needs` by the tokenizer's name: the share of images that need at most as
+    many tokens for this value of the metric, such as psnr 25.
+    """
+    (number,) = list(METRICS[metric].numbers.values())[:1]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+        axis = figure.subplots()
+        for i, (label, line) in enumerate(rows.items()):
+            axis.plot(
+                [r["num_tokens"] for r in line], [100 * r["share"] for r in line], label=label, **look(i)
+            )
+        token_axis(axis, sorted({r["num_tokens"] for line in rows.values() for r in line}))
+        axis.set_ylim(0, 100)
+        axis.set_ylabel(f"% of images, {number.label} {'≥' if number.higher_is_better else '≤'} {value:g}")
+        if len(rows) > 1:
+            axis.legend()
+    return figure

@@ -152,7 +152,7 @@ def linear_points(runs: list[Run], originals: Tensor, line: LinearCode | None) -
     """
     from tok1d.data.dataset import to_float
     from tok1d.evaluation.evaluate import reconstruct
-    from tok1d.evaluation.image_metrics import psnr
+    from tok1d.evaluation.metrics.images import psnr
     from tok1d.evaluation.runs import linear_code
 
     runs = [run for run in runs if run.kind != "peer"]
@@ -176,7 +176,7 @@ def codec_points(originals: Tensor, name: str) -> list[dict[str, Any]]:
     import torch
 
     from tok1d.data.dataset import to_float
-    from tok1d.evaluation.image_metrics import psnr
+    from tok1d.evaluation.metrics.images import psnr
 
     points = []
     pictures = [Image.fromarray(image) for image in originals.permute(0, 2, 3, 1).numpy()]

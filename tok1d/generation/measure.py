@@ -13,10 +13,10 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.generation import SampleConfig
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import ImageDataset
-from tok1d.evaluation.bootstrap import interval_over_seeds
 from tok1d.evaluation.evaluate import evaluate
-from tok1d.evaluation.features import build_extractor, checkpoint_of, networks_of
 from tok1d.evaluation.generated import evaluate_generated, nearest_images, thumbnails
+from tok1d.evaluation.metrics.bootstrap import interval_over_seeds
+from tok1d.evaluation.metrics.features import build_extractor, checkpoint_of, networks_of
 from tok1d.generation.generator import Generator
 from tok1d.generation.prior import AutoregressivePrior
 from tok1d.generation.token_dataset import TokenDataset

@@ -24,8 +24,8 @@ from tok1d.data.dataset import ImageDataset, to_float
 from tok1d.data.decode import random_crop_flip
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.models.weights import state_sha256
-from tok1d.progress import counted
-from tok1d.system import replacing
+from tok1d.system.files import replacing
+from tok1d.system.progress import counted
 
 BATCH = 100  # images at once
 UNKNOWN = ("", "undefined")  # in labels: BDD100K has both

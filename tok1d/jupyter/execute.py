@@ -31,7 +31,8 @@ from tok1d.config.parse import (
 )
 from tok1d.config.schema import RunConfig
 from tok1d.runs import UNDER_RUNNER, Lost, Run, RunError, newest_finished, offered
-from tok1d.system import forbidden, locked, no_space
+from tok1d.system.files import forbidden, no_space
+from tok1d.system.processes import locked
 
 MARK = "# Parameters"  # first line of a parameters cell, and of the cell that papermill injects
 TRAINING = ("train", "generate")  # these make a run; a finished one is left alone

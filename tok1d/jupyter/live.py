@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tok1d.config.registry import DIAGNOSES, Diagnosis
-from tok1d.environment import headless, kernel_shell
 from tok1d.runs import Run
+from tok1d.system.environment import headless, kernel_shell
 from tok1d.training.doctor import Doctor, read_diagnoses
 from tok1d.training.symptoms import PLOTS, Case, Context, Plot, Record
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from tok1d.config.fields import ConfigError
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import reconstruct
-from tok1d.evaluation.image_metrics import psnr, ssim
+from tok1d.evaluation.metrics.images import psnr, ssim
 from tok1d.explore.line_to_beat import linear_rows
 from tok1d.explore.opened import facts_of, open_any
 from tok1d.explore.photo import open_photo
 from tok1d.figures.images import ORIGINAL, channels_last, tokens
 from tok1d.jupyter.slider import TokenSlider
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 
 PLACE = Path("outputs/photos")
 PAGE = """<!doctype html>

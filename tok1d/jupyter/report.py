@@ -29,7 +29,7 @@ from tok1d.config.notebooks import NOTEBOOKS
 from tok1d.jupyter.report_html import describe_pictures, disarm, embed, fit_tables
 from tok1d.jupyter.report_summary import summary_of
 from tok1d.runs import RunError
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 
 TEMPLATE = Path(__file__).parent / "report_template"
 

@@ -192,7 +192,7 @@ class LinearTokenizer(nn.Module):
         self, images: Sequence[Tensor], fingerprint: str, cache: Path, replacing: Replacing
     ) -> LinearTokenizer:
         """`fit`, or what an earlier fit to the images of this fingerprint left in the folder `cache`, which
-        `tok1d.system.replacing` writes to.
+        `tok1d.system.files.replacing` writes to.
         """
         key = f"{self.image_size}px-{self.num_tokens}-{'.'.join(map(str, self.levels))}-{self.grid}"
         file = cache / f"linear-{fingerprint}-{key}-v{LINEAR_VERSION}.safetensors"

@@ -17,7 +17,8 @@ from tok1d.evaluation.card import card_id, protocol
 from tok1d.figures.series import LINEAR, series_of
 from tok1d.runs import Run, RunError
 from tok1d.sweeps.plan import Cell, Plan, SweepConfig, marks
-from tok1d.system import FOLLOWS, replacing
+from tok1d.system.files import replacing
+from tok1d.system.processes import FOLLOWS
 
 
 def pending_steps(run: Run, config: SweepConfig) -> list[str]:

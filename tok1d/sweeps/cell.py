@@ -22,7 +22,8 @@ import psutil
 from tok1d.runs import TRY_AGAIN, Run
 from tok1d.sweeps.after import arguments, pending_steps
 from tok1d.sweeps.plan import SweepConfig
-from tok1d.system import FOLLOWS, is_full, locked, no_space, replacing
+from tok1d.system.files import is_full, no_space, replacing
+from tok1d.system.processes import FOLLOWS, locked
 
 STATUS = "status.json"
 BEAT = 5.0  # seconds between signs of life

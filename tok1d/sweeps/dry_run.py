@@ -160,7 +160,7 @@ def checkpoints_of_losses(config: LossConfig) -> None:
 
 
 def checkpoints_of_metrics(config: EvalConfig) -> None:
-    from tok1d.evaluation.features import metric_checkpoints
+    from tok1d.evaluation.metrics.features import metric_checkpoints
 
     metric_checkpoints(config)
 
@@ -169,7 +169,7 @@ def pretrained_files(params: TrainParams) -> Iterator[Callable[[], Sequence[Weig
     """Functions that give the pretrained files of a training and its evaluation, one for each network, and
     fetch what is not on this machine. Each raises `ConfigError` if that cannot be had.
     """
-    from tok1d.evaluation.features import metric_checkpoints
+    from tok1d.evaluation.metrics.features import metric_checkpoints
     from tok1d.losses.frozen import loss_checkpoints
     from tok1d.models.finetune import read_parent
     from tok1d.models.weights import is_hub_id, read_weights

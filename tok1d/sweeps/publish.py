@@ -28,9 +28,9 @@ from tok1d.evaluation.card import card_id, images_of, protocol
 from tok1d.figures.draw import FIGURES, redraw
 from tok1d.jupyter.execute import execute
 from tok1d.jupyter.tables import format_cell, markdown_text, name_of
-from tok1d.run_files import read_json
 from tok1d.runs import Run, RunError
-from tok1d.system import replacing
+from tok1d.runs.files import read_json
+from tok1d.system.files import replacing
 
 NOTEBOOK = Path("notebooks/figures.ipynb")
 

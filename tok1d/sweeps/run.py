@@ -34,13 +34,14 @@ from tok1d.sweeps.cell import CellFailed, run_cell
 from tok1d.sweeps.dry_run import describe, missing
 from tok1d.sweeps.plan import Cell, Plan
 from tok1d.sweeps.table import LiveTable, write_plan
-from tok1d.system import locked, remove_abandoned, replacing, scratch
+from tok1d.system.files import remove_abandoned, replacing, scratch
+from tok1d.system.processes import locked
 
 SITE = Path("params/sites/local.py")
 # Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one
 INTERCHANGE = """
 import runpy, sys
-from tok1d.system import end_with_parent
+from tok1d.system.processes import end_with_parent
 end_with_parent(int(sys.argv.pop()))
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """

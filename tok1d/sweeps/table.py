@@ -14,14 +14,14 @@ from rich.console import Group
 from rich.live import Live
 from typing_extensions import TypedDict
 
-from tok1d.environment import headless
 from tok1d.jupyter.tables import as_text, plain_table, show_table, terminal
-from tok1d.progress import clock
-from tok1d.run_files import read_json, records_in
 from tok1d.runs import Run, RunError
+from tok1d.runs.files import read_json, records_in
 from tok1d.sweeps.cell import BEAT, STATUS
 from tok1d.sweeps.plan import Plan
-from tok1d.system import replacing
+from tok1d.system.environment import headless
+from tok1d.system.files import replacing
+from tok1d.system.progress import clock
 
 COLUMNS = ("run", "state", "step", "loss", "images/s", "left", "GPU", "why")
 STYLES = {"running": "green", "failed": "red", "lost": "red", "done": "dim"}  # of a row in a terminal

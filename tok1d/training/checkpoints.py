@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from tok1d.runs import Run, RunError, writes
-from tok1d.system import remedy, replacing
+from tok1d.system.files import remedy, replacing
 from tok1d.training.parallelize import full_tensors, shard_like
 from tok1d.training.state import State
 

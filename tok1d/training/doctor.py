@@ -18,8 +18,8 @@ from pydantic import AfterValidator, ConfigDict
 from typing_extensions import TypedDict
 
 from tok1d.config.registry import DIAGNOSES, Diagnosis, known_diagnosis
-from tok1d.run_files import read_json
 from tok1d.runs import Run, RunError
+from tok1d.runs.files import read_json
 from tok1d.training.symptoms import CHECKS, Case, Context, Record
 
 FILE = "diagnoses.json"

@@ -23,7 +23,7 @@ from tok1d.models.linear import LinearTokenizer
 from tok1d.models.pretrained import load_pretrained_encoder
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 from tok1d.training.parallelize import full_tensors
 
 

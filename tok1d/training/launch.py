@@ -40,10 +40,10 @@ from tok1d.distributed import (
     slurm_variables,
 )
 from tok1d.models.tokenizer import Tokenizer
-from tok1d.progress import Progress
-from tok1d.run_files import records_in
 from tok1d.runs import TRY_AGAIN, Run, RunError
-from tok1d.system import FOLLOWS, GRACE, end_with_stdin
+from tok1d.runs.files import records_in
+from tok1d.system.processes import FOLLOWS, GRACE, end_with_stdin
+from tok1d.system.progress import Progress
 from tok1d.training.initialize import check_initialization
 from tok1d.training.task import Model, Task, TokenizerTask
 from tok1d.training.train import check_batch, fit, load_trained, stop_signals, train

@@ -29,8 +29,8 @@ from tok1d.distributed import (
     world_size,
 )
 from tok1d.models.tokenizer import Tokenizer
-from tok1d.progress import Progress
 from tok1d.runs import Run, RunError
+from tok1d.system.progress import Progress
 from tok1d.training.checkpoints import load_checkpoint, save_checkpoint, save_model
 from tok1d.training.initialize import report_learning_parameters
 from tok1d.training.logbook import Logbook

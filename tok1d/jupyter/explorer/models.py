@@ -16,7 +16,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import to_float
 from tok1d.evaluation.evaluate import reconstruct
-from tok1d.evaluation.image_metrics import build_image_metrics
+from tok1d.evaluation.metrics.images import build_image_metrics
 from tok1d.explore.line_to_beat import linear_rows
 from tok1d.explore.opened import SHIPPED, facts_of, open_any
 from tok1d.figures.images import tokens

@@ -6,22 +6,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import functools
 import hashlib
 import os
 import re
 import shutil
-import signal
 import socket
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 # ---- files and folders that are never half written ----
 
@@ -188,65 +183,3 @@ def remedy(error: BaseException, folder: Path) -> str:
     if forbidden(cause):
         return f"{said}: give yourself the right to write there, or type outputs=FOLDER"
     return f"{said}: mend that, or type outputs=FOLDER"
-
-
-def locked(handle: IO, patience: float = 0) -> bool:
-    """Lock an open file, for as long as it is open here or in a process that inherits it; False if another
-    has it for more than `patience` seconds. Where there are no locks (Lustre, some NFS), a sentence says so,
-    and it is as if nobody else had it.
-    """
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except (BlockingIOError, PermissionError):  # some NFS says EACCES
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.2)
-        except OSError as error:
-            folder = Path(handle.name).parent
-            if folder not in _without_locks:
-                why = os.strerror(error.errno or 0).lower()
-                print(
-                    f"{folder} is on a disk without locks ({why}): going on without, so start nothing twice",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            _without_locks.add(folder)
-            return True
-
-
-_without_locks: set[Path] = set()  # of which it was said
-
-# ---- processes that end with others ----
-
-FOLLOWS = "TOK1D_FOLLOWS"  # set: end when standard input is closed
-GRACE = 120.0  # seconds for a step and a checkpoint, before a process that was asked to stop is killed
-
-
-def end_with_stdin() -> None:
-    """If `FOLLOWS` is set, send this process SIGTERM once its standard input is closed, so that it can write
-    a checkpoint, and SIGKILL `GRACE` seconds later.
-    """
-    if os.environ.pop(FOLLOWS, None):
-        threading.Thread(target=_until_closed, daemon=True).start()
-
-
-def _until_closed() -> None:
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def end_with_parent(pid: int) -> None:
-    """End this process, at once, when process `pid`, which started it, has ended."""
-    threading.Thread(target=_until_orphaned, args=(pid,), daemon=True).start()
-
-
-def _until_orphaned(pid: int) -> None:
-    while os.getppid() == pid:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -9,13 +9,13 @@ ends are the BCa ones (Efron 1987, "Better bootstrap confidence intervals"), whi
 percentiles for skewness: PSNR and LPIPS have long tails.
 
 A distance between sets is no mean over images, but nearly: it is resampled as the mean of what each image
-contributes (`tok1d.evaluation.distances`). Resampling the sets themselves would need a matrix decomposition
+contributes (`metrics.distances`). Resampling the sets themselves would need a matrix decomposition
 each time, and would measure sets with 37 % fewer different images: such distances are larger, by a bias of
 their own, and spread more. How often the intervals hold the true value is measured by
 tests/evaluation/test_bootstrap.py.
 
 Precision, recall, density and coverage are no means over images at all: theirs come from random halves of the
-images (`tok1d.evaluation.distances`).
+images (`metrics.distances`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tok1d.evaluation.distances import Influence
+from tok1d.evaluation.metrics.distances import Influence
 
 LEVEL = 0.95
 CHUNK = 2**22  # resampled values at once: 34 MB

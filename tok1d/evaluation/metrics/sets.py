@@ -20,8 +20,8 @@ from torch import Tensor
 from tok1d.config.registry import METRICS
 from tok1d.config.schema import EvalConfig
 from tok1d.data.dataset import ImageDataset
-from tok1d.evaluation.bootstrap import Interval, interval_by_halves, interval_of_distance
-from tok1d.evaluation.distances import (
+from tok1d.evaluation.metrics.bootstrap import Interval, interval_by_halves, interval_of_distance
+from tok1d.evaluation.metrics.distances import (
     Features,
     NearestNeighbors,
     frechet,
@@ -31,7 +31,7 @@ from tok1d.evaluation.distances import (
     kid_of_subsets,
     small_sample_warning,
 )
-from tok1d.evaluation.features import (
+from tok1d.evaluation.metrics.features import (
     Extractor,
     FeatureStore,
     build_extractor,

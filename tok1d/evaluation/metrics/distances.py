@@ -1,6 +1,6 @@
 """How far apart two sets of images are, by their features [N, D]: Fréchet distance, KID.
 
-    frechet(originals, reconstructions)     # float32 features of `tok1d.evaluation.features`, or of a
+    frechet(originals, reconstructions)     # float32 features of `tok1d.evaluation.metrics.features`, or of a
     `FeatureStore`
 
 Features may be tensors or numpy arrays, memory-mapped ones too: they are read in blocks, and what is computed

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from tok1d.environment import headless, kernel_shell
+from tok1d.system.environment import headless, kernel_shell
 
 Item = TypeVar("Item")
 WATCHED, UNWATCHED = 0.5, 30.0  # seconds between two renewals

@@ -52,7 +52,7 @@ from tok1d.models.weights import (
     read_weights,
     torch_hub_file,
 )
-from tok1d.system import replacing
+from tok1d.system.files import replacing
 
 
 class FeatureStore:

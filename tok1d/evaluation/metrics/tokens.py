@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tok1d.config.fields import ConfigError
 from tok1d.data.dataset import ImageDataset, to_float
-from tok1d.evaluation.bootstrap import interval_of_mean
+from tok1d.evaluation.metrics.bootstrap import interval_of_mean
 from tok1d.models.quantizers import NO_IDS
 from tok1d.models.tokenizer import Tokenizer
 

@@ -78,7 +78,7 @@ def git_commit() -> str | None:
         return None
 
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _git(*words: str) -> str:

@@ -25,7 +25,7 @@ In `outputs/<sweep>/`: sweep.json (the plan), driver.txt (who runs it), results.
 and report.html, all by `tok1d.sweeps`.
 
 Every file, and each of the folders model/ and recon/, is written under a temporary name and renamed, so none
-is ever half there; `tok1d.system.replacing`. One process writes at a time.
+is ever half there; `tok1d.system.files.replacing`. One process writes at a time.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ from tok1d.config.generation import SampleConfig
 from tok1d.config.notebooks import configs_of
 from tok1d.config.parse import BEFORE, check_values, read_yaml, renamed
 from tok1d.config.schema import RunConfig, fields
-from tok1d.environment import describe_environment
-from tok1d.run_files import Evaluation, LoadReport, Manifest, RunError, read_json, records_in
-from tok1d.system import locked, replacing
+from tok1d.runs.files import Evaluation, LoadReport, Manifest, RunError, read_json, records_in
+from tok1d.system.environment import describe_environment
+from tok1d.system.files import replacing
+from tok1d.system.processes import locked
 
 UNDER_RUNNER = "TOK1D_RUNNER"  # set by `tok1d run`, which promotes finished.json once the notebook is saved
 FREE_TO_CHANGE = {
