@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from PIL import Image
 from workbench import CI, REPO
 
 import tok1d.jupyter  # noqa: F401  # before anything of Jupyter's, which starts a second sooner then
+from tok1d.system.files import replacing
+from tok1d.system.processes import locked
 
 pytest_plugins = ["figure_runs"]  # fixtures of several folders
 
@@ -16,13 +19,19 @@ SHARED = REPO.parent / "shared"
 
 @pytest.fixture(scope="session")
 def real_weights(tmp_path_factory) -> Path:
-    """A folder with real pretrained files: `.weights`, or fetched where tests run in CI."""
+    """Real pretrained files: `.weights`, or fetched where tests run in CI, once for all workers."""
     folder, tool = REPO / ".weights", SHARED / "tools" / "get_weights.py"
-    if not folder.exists():
-        if not CI:
-            pytest.skip(f"there are no real weights: type python {tool} .weights")
-        folder = tmp_path_factory.mktemp("weights")
-        subprocess.run([sys.executable, str(tool), str(folder)], check=True)
+    if folder.exists():
+        return folder
+    if not CI:
+        pytest.skip(f"there are no real weights: type python {tool} .weights")
+    ours = tmp_path_factory.getbasetemp()
+    folder = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "weights"
+    with open(f"{folder}.lock", "w") as handle:
+        assert locked(handle, patience=300)
+        if not folder.exists():
+            with replacing(folder) as fetched:
+                subprocess.run([sys.executable, str(tool), str(fetched)], check=True)
     return folder
 
 

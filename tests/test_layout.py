@@ -4,7 +4,7 @@ from pathlib import Path
 
 from workbench import REPO
 
-MOST_ENTRIES, MOST_FILES, MOST_LINES = 16, 13, 400
+MOST_ENTRIES, MOST_FILES, MOST_LINES = 16, 13, 410
 
 
 def kept(folder: Path) -> list[Path]:

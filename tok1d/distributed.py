@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
+
+from tok1d.system.launch import launched, number
 
 
 def world_size() -> int:
@@ -88,7 +89,6 @@ def local_part(batch: Tensor) -> Tensor:
 
 
 # ---- joining, leaving, agreeing ----
-
 PATIENCE = timedelta(days=7)  # decoding a large data set keeps the others waiting for hours
 _agreements: list[dist.ProcessGroup] = []  # one group, on the CPU whatever device trains: it waits for no GPU
 
@@ -112,18 +112,6 @@ class FailedOnOtherRank(RuntimeError):
     """Another process of this run failed, and has said why."""
 
 
-def launched() -> bool:
-    """Whether a launcher (torchrun, accelerate, srun, `tok1d.training.launch`) started several of us, or its
-    variables are left over in this shell.
-    """
-    return bool(os.environ.get("RANK")) and _number(os.environ.get("WORLD_SIZE")) > 1
-
-
-def _number(text: str | None) -> int:
-    """A variable of the environment as a number; 1 if it is empty, unset, or none."""
-    return int(text) if text and text.isdecimal() else 1
-
-
 # What accelerate takes as a sign of several processes
 LAUNCHERS = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
@@ -136,7 +124,7 @@ SOON = 2.0  # seconds without the other processes after which it is said that th
 
 def _join() -> None:
     """Wait for all processes. Says on stderr which are waited for, if they do not come soon."""
-    rank, count = os.environ["RANK"], _number(os.environ["WORLD_SIZE"])
+    rank, count = os.environ["RANK"], number(os.environ["WORLD_SIZE"])
     where = f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '29500')}"
     others = [str(other) for other in range(count) if str(other) != rank]
     whom = ", ".join(others) if len(others) < 8 else f"{others[0]} … {others[-1]}"
@@ -256,34 +244,3 @@ def main_process_first() -> Iterator[None]:
 def _go_on(done: bool) -> None:
     if not all_ranks(done):
         raise FailedOnOtherRank("another process failed")
-
-
-OF_A_TASK = (
-    "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID",
-    "SLURM_STEP_ID",
-)  # fmt: skip
-
-
-def slurm_variables(env: Mapping[str, str]) -> dict[str, str]:
-    """What torchrun would set, for a task of an srun with several; empty elsewhere, and under torchrun."""
-    if _number(env.get("SLURM_STEP_NUM_TASKS")) == 1 or env.get("RANK") or not all(map(env.get, OF_A_TASK)):
-        return {}
-    node = "127.0.0.1" if env.get("SLURM_STEP_NUM_NODES") == "1" else first_node(env["SLURM_STEP_NODELIST"])
-    return {
-        "RANK": env["SLURM_PROCID"],
-        "LOCAL_RANK": env["SLURM_LOCALID"],
-        "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
-        "LOCAL_WORLD_SIZE": env["SLURM_STEP_TASKS_PER_NODE"].split("(")[0].split(",")[0],
-        "MASTER_ADDR": env.get("MASTER_ADDR") or node,
-        "MASTER_PORT": env.get("MASTER_PORT") or str(port(env)),
-    }
-
-
-def first_node(nodes: str) -> str:
-    """`gpu[07-09,12],login2` -> `gpu07`: the first name of Slurm's short form of a list."""
-    return re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
-
-
-def port(env: Mapping[str, str]) -> int:
-    """The same in all tasks of a job's step, another in the steps beside it; below what systems hand out."""
-    return 15_000 + (int(env["SLURM_JOB_ID"]) * 101 + int(env["SLURM_STEP_ID"])) % 15_000

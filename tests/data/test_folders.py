@@ -256,20 +256,23 @@ import os, sys
 from tok1d.config.fields import ConfigError
 from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_data
-try:
-    config = DataConfig(data=sys.argv[1], max_unreadable=0.9, **eval(sys.argv[2]))
-    images, val = load_data(config, 16, sys.argv[3])
-    print(len(images) + len(val), {**images.unreadable, **val.unreadable})
-except ConfigError as error:
-    print(error)
+for params in sys.argv[2:]:
+    try:
+        images, val = load_data(DataConfig(max_unreadable=0.9, **eval(params)), 16, sys.argv[1])
+        print(len(images) + len(val), {**images.unreadable, **val.unreadable})
+    except ConfigError as error:
+        print(error)
+    print(end="\\f")
 """
 
 
-def told(data: Path, cache: Path, **params) -> str:
-    """What a process says that would be killed if it hung."""
-    command = [sys.executable, "-c", HANG, str(data), repr(params), str(cache)]
-    env = ENV | {"PYTHONPATH": str(REPO)}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+def told(cache: Path, *params: dict, **env: str) -> list[str]:
+    """What a process says of each, that would be killed if it hung."""
+    command = [sys.executable, "-c", HANG, str(cache), *map(repr, params)]
+    done = subprocess.run(
+        command, env=ENV | {"PYTHONPATH": str(REPO)} | env, capture_output=True, timeout=60, check=True
+    )
+    return done.stdout.decode("utf-8", "replace").split("\f")[: len(params)]
 
 
 def test_pipes_and_devices_do_not_hang(tmp_path):
@@ -277,15 +280,20 @@ def test_pipes_and_devices_do_not_hang(tmp_path):
     for name in ("a.jpg", "a.parquet", "odd", "state.json", "labels.json"):
         os.mkfifo(root / name)
     (root / "d.jpg").symlink_to("/dev/zero")
-    said = told(root, tmp_path / "cache")
-    assert "3 {" in said and said.count(".jpg': 'no file but a pipe or a device'") == 2
-    (root / "list.txt").write_text("\n".join(["a.jpg", "/dev/zero", "/dev/tty", "b.jpg", "z.jpg"]))
-    assert "'/dev/zero': 'no file but a pipe or a device'" in told(root / "list.txt", tmp_path / "cache")
-    assert "there is no" in told(root, tmp_path / "cache", bdd_labels=str(root / "labels.json"))
-    os.mkfifo(tmp_path / "pipe.tar")
-    assert "pipe.tar is no file" in told(tmp_path / "pipe.tar", tmp_path / "cache")
-    os.mkfifo(tmp_path / "pipe.txt")
-    assert "there is no" in told(tmp_path / "pipe.txt", tmp_path / "cache")
+    (tmp_path / "list.txt").write_text("\n".join(["a.jpg", "/dev/zero", "/dev/tty", "b.jpg", "z.jpg"]))
+    for name in ("pipe.tar", "pipe.txt"):
+        os.mkfifo(tmp_path / name)
+    whole, listed, labeled, tar, text = told(
+        tmp_path / "cache",
+        {"data": str(root)},
+        {"data": str(tmp_path / "list.txt"), "data_root": str(root)},
+        {"data": str(root), "bdd_labels": str(root / "labels.json")},
+        {"data": str(tmp_path / "pipe.tar")},
+        {"data": str(tmp_path / "pipe.txt")},
+    )
+    assert "3 {" in whole and whole.count(".jpg': 'no file but a pipe or a device'") == 2
+    assert "'/dev/zero': 'no file but a pipe or a device'" in listed
+    assert "there is no" in labeled and "pipe.tar is no file" in tar and "there is no" in text
 
 
 # ---- locales ----
@@ -295,8 +303,6 @@ def test_pipes_and_devices_do_not_hang(tmp_path):
 def test_names_and_lists_in_a_locale_of_ascii(tmp_path, locale):
     root = put(tmp_path / "set", "café.jpg", "日本.jpg", "x.jpg")
     (root / "list.txt").write_text("café.jpg\n日本.jpg\nx.jpg\n", encoding="utf-8")
-    ascii_only = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(REPO)}
-    for data in (root, root / "list.txt"):
-        command = [sys.executable, "-c", HANG, str(data), "{}", str(tmp_path / "cache")]
-        done = subprocess.run(command, env=ENV | ascii_only, capture_output=True, check=True)
-        assert b"3 {}" in done.stdout
+    ascii_only = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    cases = [{"data": str(root)}, {"data": str(root / "list.txt")}]
+    assert all("3 {}" in said for said in told(tmp_path / "cache", *cases, **ascii_only))

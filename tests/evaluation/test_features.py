@@ -43,7 +43,8 @@ def test_fid_is_that_of_torch_fidelity_from_files(extractor, frames, real_weight
     assert frechet(a, b) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
     half = build_extractor("inception", str(real_weights / "inception_fid.pth"), dtype="float16")
     assert half.card["dtype"] == "float16" and not torch.equal(half(stacked(images[:1])), a[:1])
-    assert abs(frechet(half(stacked(images)), half(stacked(worse))) - frechet(a, b)) < 0.1
+    halves = (half(stacked(few)) for few in (images[:3], worse[:3]))
+    assert abs(frechet(*halves) - frechet(a[:3], b[:3])) < 0.1
 
 
 def test_features_and_distance_are_those_of_torchmetrics(extractor, frames, real_weights):

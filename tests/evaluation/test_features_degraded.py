@@ -7,7 +7,7 @@ from degraded import blur, jpeg, noise, squares, stacked
 from tok1d.evaluation.metrics.distances import frechet, kid, prdc
 from tok1d.evaluation.metrics.features import build_extractor
 
-WORSE = {noise: (8, 24, 72), blur: (1, 2, 5), jpeg: (50, 20, 5)}
+WORSE = {noise: (8, 72), blur: (1, 5), jpeg: (50, 5)}
 
 
 @pytest.mark.parametrize("name", ["inception", "dinov2"])
@@ -15,7 +15,7 @@ def test_what_gets_worse_is_farther_away(name, frames, real_weights):
     torch.set_num_threads(1)
     file = {"inception": "inception_fid.pth", "dinov2": "dinov2_vits14_imgfocus.pth"}[name]
     extractor = build_extractor(name, str(real_weights / file), "S")
-    images = squares(frames)
+    images = squares(frames[:6])
     originals = extractor(stacked(images))
     assert frechet(originals, originals) < 1e-6
     assert prdc(originals, originals, 1)[:2] == (1, 1)

@@ -69,6 +69,7 @@ def test_rfid_is_that_of_the_features_and_originals_are_read_once(weights, passe
 def test_two_runs_are_compared_over_the_same_images(weights, tmp_path, capsys):
     a, b = finished_run(tmp_path, "a"), finished_run(tmp_path, "b", seed=1)
     arguments = ["-p", "metrics=psnr,rfid", "-p", f"inception_checkpoint={weights}", "-p", "token_counts=4"]
+    arguments += ["-p", "linear_code=false"]
     assert main(["evaluate", str(a.path), str(b.path), *arguments, "-p", "resamples=100"]) == 0
     said = capsys.readouterr().out
     difference = b.evaluation["results"][0]["rfid"] - a.evaluation["results"][0]["rfid"]
@@ -81,7 +82,13 @@ def test_two_runs_are_compared_over_the_same_images(weights, tmp_path, capsys):
 
 def test_differences_of_every_distance_have_intervals(weights, tmp_path):
     a, b = finished_run(tmp_path, "a"), finished_run(tmp_path, "b", seed=1)
-    config = EvalConfig(metrics="rfid,kid,prdc", token_counts=4, inception_checkpoint=weights, resamples=100)
+    config = EvalConfig(
+        metrics="rfid,kid,prdc",
+        token_counts=4,
+        inception_checkpoint=weights,
+        resamples=100,
+        linear_code=False,
+    )
     for run in (a, b):
         evaluate_run(run, config)
     names = ("rfid", "kid", "precision", "recall", "density", "coverage")

@@ -177,27 +177,26 @@ def test_samples_are_measured_at_each_length_and_the_card_says_how(place, tmp_pa
 
 def test_distances_to_real_images_and_no_comparison_of_other_numbers_of_samples(place, real_weights):
     """gFID and KID of FID's Inception, for real; nothing unfinished is left in the cache."""
-    run, generator, tokens, params = train(place)
+    run, generator, tokens, params = train(place, prior_tokens=2)
     metrics = dict(
         metrics=("rfid", "kid"), resamples=0, inception_checkpoint=str(real_weights / "inception_fid.pth")
     )
+    two = params.sample.model_copy(update={"sample_seeds": (0, 1)})
+    several = measure_samples(run, generator, tokens, two, EvalConfig(**metrics))
     found = measure_samples(run, generator, tokens, params.sample, EvalConfig(**metrics))
     assert all(row["gfid"] > 0 and "kid" in row for row in found["results"])
     assert all(row["rfid"] > 0 for row in found["tokenizer"]["results"])
     (copied,) = found["training"]  # as many real training images
     assert copied["samples"] == 6 and 0 < copied["gfid"] < min(row["gfid"] for row in found["results"])
     assert found["over_seeds"] == []
-    two = params.sample.model_copy(update={"sample_seeds": (0, 1)})
-    several = measure_samples(run, generator, tokens, two, EvalConfig(**metrics))
-    first, second = (row["gfid"] for row in several["results"] if row["num_tokens"] == 3)
-    (mean,) = (row for row in several["over_seeds"] if row["num_tokens"] == 3)
+    first, second = (row["gfid"] for row in several["results"] if row["num_tokens"] == 2)
+    (mean,) = (row for row in several["over_seeds"] if row["num_tokens"] == 2)
     assert mean["gfid"] == pytest.approx((first + second) / 2) and mean["seeds"] == 2
     assert mean["gfid_interval"][1] - mean["gfid"] == pytest.approx(6.353 * abs(first - second), rel=0.02)
-    measure_samples(run, generator, tokens, params.sample, EvalConfig(**metrics))
     assert against_length(several) and against_length(found)
     assert found["card"]["metrics"]["rfid"]["reference"]["images"] == len(tokens.val_images)
     assert not [path for path in run.cache.rglob("*") if path.name.endswith(".tmp")]
-    other, _, _, _ = train(place, run="other")
+    other, _, _, _ = train(place, run="other", prior_tokens=2)
     fewer = params.sample.model_copy(update={"samples": 3})
     measure_samples(other, generator, tokens, fewer, EvalConfig(**metrics))
     with pytest.raises(RunError, match="was evaluated with images="):
@@ -210,7 +209,9 @@ def test_a_figure_of_guidance_against_distance_and_diversity(place, tmp_path, re
     )
     runs = []
     for scale in (1, 3):
-        run, generator, tokens, params = train(place, run=f"g{scale}", guidance=scale, samples=12)
+        run, generator, tokens, params = train(
+            place, run=f"g{scale}", guidance=scale, samples=12, prior_tokens=1
+        )
         measure_samples(run, generator, tokens, params.sample, config)
         runs.append(run)
     draw_figure("guidance", runs[:1], tmp_path)

@@ -168,7 +168,7 @@ def test_a_notebook_without_its_run_opens_the_newest_finished_one(sweep, tmp_pat
 
 def test_the_slider_moves_in_jupyterlab(sweep, tmp_path):
     """reconstruct.ipynb as it is shipped, opened, all cells run, the slider moved with the keyboard."""
-    git = repository(tmp_path)
+    git = repository(tmp_path, "reconstruct")
     (tmp_path / "params").mkdir()
     shutil.copytree(sweep, tmp_path / "outputs" / "runs")
     run = Run(tmp_path / "outputs" / "runs" / "quickstart")
@@ -190,7 +190,7 @@ def test_the_slider_moves_in_jupyterlab(sweep, tmp_path):
 
 
 def test_a_notebook_that_was_saved_otherwise_is_a_change(tmp_path):
-    git = repository(tmp_path)
+    git = repository(tmp_path, "train")
     path = tmp_path / "notebooks" / "train.ipynb"
     notebook = nbformat.read(path, 4)
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
@@ -205,9 +205,10 @@ def test_a_notebook_that_was_saved_otherwise_is_a_change(tmp_path):
     assert "steps = 1" in git("diff")
 
 
-def repository(folder):
-    """The notebooks in a git repository, with the filter that `make env` sets up."""
-    shutil.copytree(REPO / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+def repository(folder, name):
+    """A notebook in a git repository, with the filter that `make env` sets up."""
+    (folder / "notebooks").mkdir()
+    shutil.copy(REPO / "notebooks" / f"{name}.ipynb", folder / "notebooks")
     for name in ("Makefile", ".gitattributes"):
         shutil.copy(REPO / name, folder)
     (folder / ".gitignore").write_text("outputs\nparams\n.*\n")

@@ -68,6 +68,8 @@ def test_patch_features_are_those_of_the_library(init, tmp_path):
     ours = encoder.patch_features(images)
     assert (ours - theirs).abs().max() < 1e-4
     assert (encoder.patch_features(images, 16) - theirs).abs().max() < 1e-4  # elastic: nobody looks at tokens
+    if init != "mae":  # what follows depends on no weights
+        return
     encoder.elastic = False  # fixed: patches look at the tokens, and nothing but that changes them
     assert (encoder.patch_features(images) - theirs).abs().max() < 1e-4
     assert (encoder.patch_features(images, 16) - theirs).abs().max() > 1e-3

@@ -16,8 +16,8 @@ from several import EVERYTHING, arguments, assert_close, last_step, train_alone
 from workbench import ENV, REPO
 
 from tok1d.cli import main
-from tok1d.runs import Run
-from tok1d.training.launch import STOPPED, free_port
+from tok1d.runs import TRY_AGAIN, Run
+from tok1d.system.launch import free_port
 
 IN_A_STEP = dict(
     SLURM_STEP_NUM_TASKS="4", SLURM_PROCID="1", SLURM_LOCALID="1", SLURM_STEP_NUM_NODES="1",
@@ -104,7 +104,7 @@ def test_killed_and_orphaned_they_go_on_to_the_same_bits(one, two, tmp_path):
 def test_stopped_when_sharded_they_compute_the_same_and_one_goes_on_from_there(one, tmp_path):
     process, children = begin(tmp_path, 20, parallel="fsdp")
     process.terminate()
-    assert process.wait(30) == STOPPED and not any(child.is_running() for child in children)
+    assert process.wait(30) == TRY_AGAIN and not any(child.is_running() for child in children)
     assert 20 <= last_step(tmp_path) < EVERYTHING["steps"]
     shutil.copytree(tmp_path, tmp_path / "alone")
     said = finish(tok1d(tmp_path, num_processes=2, parallel="fsdp"))

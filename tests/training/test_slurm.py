@@ -11,8 +11,8 @@ import slurm
 from several import EVERYTHING, arguments, assert_close, last_step, train_alone
 from workbench import ENV, REPO
 
-from tok1d.distributed import first_node, slurm_variables
 from tok1d.runs import Run
+from tok1d.system.launch import first_node, slurm_variables
 
 needs_slurm = pytest.mark.skipif(bool(slurm.missing()) and "CI" not in os.environ, reason=slurm.missing())
 

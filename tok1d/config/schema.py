@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tok1d.config.fields import (
     Config,
+    ConfigError,
     Counts,
     Diagnoses,
     Float,
@@ -294,23 +295,26 @@ class LoopConfig(Config):
     checkpoint_every: Int = Field(500, ge=1, description="steps between checkpoints")
 
     @model_validator(mode="after")
-    def _can_be_sharded(self) -> LoopConfig:
+    def _can_be_cut(self) -> LoopConfig:
         if self.parallel == "fsdp" and self.optimizer == "muon":
             raise ValueError(
                 "parallel=fsdp cuts matrices into pieces, which optimizer=muon needs whole: "
                 "type optimizer=adamw, or parallel=ddp"
             )
+        if self.batch_size % self.grad_accum_steps:
+            raise ValueError(self._uneven(self.grad_accum_steps))
         return self
 
-    @model_validator(mode="after")
-    def _divides(self) -> LoopConfig:
-        if self.batch_size % self.grad_accum_steps:
-            near = -(-self.batch_size // self.grad_accum_steps) * self.grad_accum_steps
-            raise ValueError(
-                f"batch_size={self.batch_size} is no multiple of grad_accum_steps={self.grad_accum_steps}: "
-                f"type batch_size={near}"
-            )
-        return self
+    def check_batch(self, processes: int) -> None:
+        """Raises `ConfigError` if a batch cannot be cut into equal parts for each process."""
+        if self.batch_size % (parts := self.grad_accum_steps * processes):
+            raise ConfigError(self._uneven(parts, f" × {processes} processes"))
+
+    def _uneven(self, parts: int, more: str = "") -> str:
+        said = (
+            f"batch_size={self.batch_size} is no multiple of grad_accum_steps={self.grad_accum_steps}{more}"
+        )
+        return f"{said}: type batch_size={-(-self.batch_size // parts) * parts}"
 
 
 class TrainConfig(LoopConfig, StartConfig, LossConfig):

@@ -4,7 +4,6 @@ from tok1d.runs.files import RunError
 from tok1d.runs.run import (
     FREE_TO_CHANGE,
     PEER_RUNS,
-    TRY_AGAIN,
     UNDER_RUNNER,
     Lacking,
     Lost,
@@ -13,6 +12,7 @@ from tok1d.runs.run import (
     offered,
     writes,
 )
+from tok1d.system.processes import TRY_AGAIN
 
 __all__ = [
     "FREE_TO_CHANGE", "PEER_RUNS", "TRY_AGAIN", "UNDER_RUNNER", "Lacking", "Lost", "Run", "RunError",

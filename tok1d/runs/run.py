@@ -76,11 +76,6 @@ NOT_BEGUN = {
 Kind = TypeVar("Kind", bound=Config)
 
 
-TRY_AGAIN = (
-    75  # exit status (sysexits' EX_TEMPFAIL): nothing is wrong with the run, the same command continues
-)
-
-
 class Lacking(RunError):
     """A run without something that a figure shows; others can be drawn."""
 

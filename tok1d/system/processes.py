@@ -1,4 +1,4 @@
-"""Locks that end with their process, and processes that end with the one that started them."""
+"""Locks that end with their process, processes that end with others, and signals that ask for an end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -44,6 +46,7 @@ _without_locks: set[Path] = set()  # of which it was said
 # ---- processes that end with others ----
 
 FOLLOWS = "TOK1D_FOLLOWS"  # set: end when standard input is closed
+TRY_AGAIN = 75  # exit status (sysexits' EX_TEMPFAIL): nothing is wrong, the same command continues
 GRACE = 120.0  # seconds for a step and a checkpoint, before a process that was asked to stop is killed
 
 
@@ -72,3 +75,26 @@ def _until_orphaned(pid: int) -> None:
     while os.getppid() == pid:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+# ---- asked to end ----
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Turn Ctrl-C, a kernel interrupt and SIGTERM into a list that is no longer empty: the step ends, then we
+    stop.
+    """
+    received: list[int] = []
+    try:
+        old = {
+            s: signal.signal(s, lambda number, frame: received.append(number))
+            for s in (signal.SIGINT, signal.SIGTERM)
+        }
+    except ValueError:  # not in the main thread, where signals are somebody else's
+        old = {}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -13,43 +13,27 @@ training, or evaluation, in a kernel does.
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, TextIO
-
-import torch
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tok1d.config.fields import ConfigError
 from tok1d.config.notebooks import TrainParams
 from tok1d.config.parse import own_parameters, parse_train
 from tok1d.config.schema import LoopConfig, TokenizerConfig, TrainConfig
-from tok1d.data.dataset import ImageDataset, load_data
-from tok1d.data.loader import TrainingData
-from tok1d.distributed import (
-    FailedOnOtherRank,
-    Stopped,
-    is_main,
-    launched,
-    main_process_first,
-    process_group,
-    slurm_variables,
-)
-from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import TRY_AGAIN, Run, RunError
 from tok1d.runs.files import records_in
-from tok1d.system.processes import FOLLOWS, GRACE, end_with_stdin
+from tok1d.system.launch import launched, run_processes, slurm_variables
+from tok1d.system.processes import end_with_stdin, stop_signals
 from tok1d.system.progress import Progress
-from tok1d.training.initialize import check_initialization
-from tok1d.training.task import Model, Task, TokenizerTask
-from tok1d.training.train import check_batch, fit, load_trained, stop_signals, train
 
-STOPPED = TRY_AGAIN  # exit status: a checkpoint is written
-AFTER_FAILURE = 5.0  # seconds for the others once a process has failed: they may be waiting for it
+if TYPE_CHECKING:  # what starts other processes needs no torch
+    from tok1d.data.dataset import ImageDataset
+    from tok1d.data.loader import TrainingData
+    from tok1d.models.tokenizer import Tokenizer
+    from tok1d.training.task import Model, Task
+
 IMAGES = "TOK1D_IMAGES"  # the fingerprint of the images that the notebook shows
 
 
@@ -64,6 +48,8 @@ def train_anywhere(
 
     Raises what `train` raises.
     """
+    from tok1d.training.task import TokenizerTask
+
     return fit_anywhere(run, TokenizerTask(tokenizer_config, config, images), images, "train", on_log)
 
 
@@ -79,6 +65,8 @@ def fit_anywhere(
 
     Raises what `fit` raises.
     """
+    from tok1d.training.train import fit, load_trained
+
     if must_spawn(task.config) and not run.has_model:
         with stop_signals() as stop:
             train_in_processes(run, task.config, data.fingerprint, stop, command, on_log)
@@ -92,7 +80,9 @@ def must_spawn(config: LoopConfig) -> bool:
     """
     spawns = config.num_processes > 1 and not launched()
     if spawns:
-        check_batch(config, config.num_processes)
+        import torch
+
+        config.check_batch(config.num_processes)
         gpus = torch.cuda.device_count()
         if gpus and config.num_processes > gpus:
             raise ConfigError(
@@ -127,7 +117,9 @@ def train_in_processes(
         arguments = [command, "-f", str(run / "params.yaml")]
         status = run_processes(arguments, config.num_processes, stop, look, out, {IMAGES: fingerprint})
         look()
-    if status == STOPPED:
+    if status == TRY_AGAIN:
+        from tok1d.distributed import Stopped
+
         raise Stopped(progress.done, config.steps)
     if status:
         said = [
@@ -135,63 +127,6 @@ def train_in_processes(
         ]
         sentence = next((line.removeprefix("tok1d: ") for line in said if line.startswith("tok1d: ")), None)
         raise RunError(sentence or f"training ended with status {status} ({said[-1:]}): see {log}")
-
-
-def run_processes(
-    arguments: list[str],
-    count: int,
-    stop: list,
-    look: Callable[[], None] = lambda: None,
-    out: IO[str] | None = None,
-    variables: dict[str, str] | None = None,
-) -> int:
-    """Run `tok1d` with `arguments` in `count` processes that train one model; returns an exit status.
-
-    They end when `stop` is no longer empty, when one of them fails, and with this process, however it ends:
-    their standard input is a pipe that closes then. `look` is called a few times a second.
-    """
-    threads = str(max(1, (os.cpu_count() or 1) // count))
-    env = {"OMP_NUM_THREADS": threads} | os.environ | (variables or {})
-    env |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), FOLLOWS: "1"}
-    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-m", "tok1d.cli", *arguments]
-    theirs, ours = os.pipe()
-    workers: list[subprocess.Popen] = []
-    try:
-        for rank in range(count):
-            number = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            workers.append(subprocess.Popen(command, env=env | number, stdin=theirs, stdout=out, stderr=out))
-        return wait(workers, stop, look)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-        os.close(ours)
-        os.close(theirs)
-
-
-def wait(workers: list[subprocess.Popen], stop: list, look: Callable[[], None]) -> int:
-    """Until all have ended: the exit status of the first that failed, or of the main one."""
-    failed, deadline = 0, float("inf")
-    while any(worker.poll() is None for worker in workers):
-        look()
-        ended = [worker.returncode for worker in workers if worker.returncode]
-        if (stop or ended) and deadline == float("inf"):
-            deadline = time.monotonic() + (GRACE if not ended or ended[0] == STOPPED else AFTER_FAILURE)
-            failed = ended[0] if ended else 0
-            for worker in workers:
-                worker.send_signal(signal.SIGTERM)
-        if time.monotonic() > deadline:
-            for worker in workers:
-                worker.kill()
-        time.sleep(0.1)
-    return failed or next((worker.returncode for worker in workers if worker.returncode), 0)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Records:
@@ -232,7 +167,7 @@ NOTEBOOK = Path("notebooks/train.ipynb")  # its own values count here too
 
 
 def train_command(params: dict[str, Any], again: list[str]) -> int:
-    """Train with these parameters; returns an exit status: `STOPPED` if asked to stop, with a checkpoint.
+    """Train with these parameters; returns an exit status: `TRY_AGAIN` if asked to stop, with a checkpoint.
 
     `again` are the arguments of `tok1d` that lead here, for more processes. Raises `ConfigError`, `RunError`.
     """
@@ -249,6 +184,8 @@ def run_training(config: LoopConfig, again: list[str], training: Callable[[], No
     if must_spawn(config):
         with stop_signals() as stop:
             return run_processes(again, config.num_processes, stop)
+    from tok1d.distributed import FailedOnOtherRank, Stopped, is_main, process_group
+
     end_with_stdin()
     try:
         with process_group():
@@ -256,14 +193,19 @@ def run_training(config: LoopConfig, again: list[str], training: Callable[[], No
     except Stopped as stopped:
         if is_main():
             print(f"tok1d: {stopped}", file=sys.stderr)
-        return STOPPED
+        return TRY_AGAIN
     except FailedOnOtherRank:
         return 1
     return 0
 
 
 def train_here(params: TrainParams) -> None:
-    """Train in this process, or with the others that it has process_group."""
+    """Train in this process, or with the others that it was launched with."""
+    from tok1d.data.dataset import load_data
+    from tok1d.distributed import is_main, main_process_first
+    from tok1d.training.initialize import check_initialization
+    from tok1d.training.train import train
+
     with main_process_first():  # the first decodes the images, the others find them in the cache
         run = Run.open(*params)
         if is_main():

@@ -8,14 +8,11 @@ a checkpoint holds everything else, so a killed run ends with the weights it wou
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
 
-from tok1d.config.fields import ConfigError
 from tok1d.config.schema import LoopConfig, TokenizerConfig, TrainConfig
 from tok1d.data.dataset import ImageDataset
 from tok1d.data.loader import Loader, TrainingData
@@ -30,6 +27,7 @@ from tok1d.distributed import (
 )
 from tok1d.models.tokenizer import Tokenizer
 from tok1d.runs import Run, RunError
+from tok1d.system.processes import stop_signals
 from tok1d.system.progress import Progress
 from tok1d.training.checkpoints import load_checkpoint, save_checkpoint, save_model
 from tok1d.training.initialize import report_learning_parameters
@@ -68,7 +66,7 @@ def fit(
     `ConfigError`, `RunError`, and `Stopped` when asked to stop.
     """
     with process_group(), stop_signals() as stop:
-        check_batch(task.config, world_size())
+        task.config.check_batch(world_size())
         if not any_rank(run.has_model):
             with run.lock():
                 return loop(run, task, data, on_log, stop)
@@ -79,17 +77,6 @@ def fit(
 def load_trained(run: Run, task: Task[Model]) -> Model:
     """The model of a trained run, on the GPU if there is one, in eval mode."""
     return task.load(run).to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def check_batch(config: LoopConfig, processes: int) -> None:
-    """Raises `ConfigError` if a batch cannot be cut into equal parts for each process."""
-    parts = config.grad_accum_steps * processes
-    if config.batch_size % parts:
-        near = -(-config.batch_size // parts) * parts
-        raise ConfigError(
-            f"batch_size={config.batch_size} is no multiple of grad_accum_steps={config.grad_accum_steps} "
-            f"× {processes} processes: type batch_size={near}"
-        )
 
 
 def loop(run: Run, task: Task[Model], data: TrainingData, on_log: Callable, stop: list) -> Model:
@@ -176,26 +163,6 @@ def precision(config: LoopConfig) -> str:
     if config.mixed_precision == "auto":
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     return config.mixed_precision
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Turn Ctrl-C, a kernel interrupt and SIGTERM into a list that is no longer empty: the step ends, then we
-    stop.
-    """
-    received: list[int] = []
-    try:
-        old = {
-            s: signal.signal(s, lambda number, frame: received.append(number))
-            for s in (signal.SIGINT, signal.SIGTERM)
-        }
-    except ValueError:  # not in the main thread, where signals are somebody else's
-        old = {}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def progress(state: State, steps: int) -> Iterator[int]:
