@@ -36,16 +36,16 @@ def test_two_devices_give_the_numbers_of_one(peer, tmp_path):
 
 def test_features_of_two_devices_are_those_of_one(real_weights, tmp_path):
     config = EvalConfig(
-        metrics="rfid,lpips", token_counts="2,8", eval_batch_size=1, resamples=20,
+        metrics="rfid,lpips", token_counts="8", eval_batch_size=1, resamples=20,
         inception_checkpoint=str(real_weights / "inception_fid.pth"),
         lpips_checkpoint=str(real_weights / "vgg16_features_keras.pth"),
     )  # fmt: skip
     found, features = [], []
     for name, devices in (("one", ()), ("two", TWO)):
         cache = tmp_path / name
-        for reference in (None, roads(3, start=9)):
+        for reference in (None, roads(2, start=9)):
             evaluation = evaluate(
-                build(), roads(4), config, reference=reference, cache=cache, devices=devices
+                build(), roads(3), config, reference=reference, cache=cache, devices=devices
             )
             found.append(without_speeds(evaluation))
         features.append({file.name: file.read_bytes() for file in cache.glob("*.f32")})
