@@ -73,12 +73,13 @@ def plain(tmp_path):
     return write
 
 
-# Which files `pytest -n 3 --dist loadfile` starts with, so that no worker has a long one left at the end. The
-# tests of a file stay in one worker, and with them the runs they share.
+# Which files `pytest -n 4 --dist loadfile` starts with, so that no worker has a long one left at the end and
+# those that wait are beside those that compute. The tests of a file share their runs, in one worker.
 SLOW = [
-    "test_processes", "test_notebooks", "test_sweep", "test_sweep_of_priors", "test_sweep_disk", "test_train",
-    "test_sweep_slurm", "test_slurm", "test_killed", "test_sweep_after_run", "test_hub_data",
-    "test_load_report",
+    "test_processes", "test_sweep", "test_notebooks", "test_gpu_results", "test_sweep_disk", "test_priors",
+    "test_sweep_of_priors", "test_doctor", "test_sweep_slurm", "test_train", "test_slurm", "test_explorer",
+    "test_pretrained", "test_sweep_after_run", "test_killed", "test_hub_data", "test_peers_notebook",
+    "test_features_degraded", "test_set_metrics",
 ]  # fmt: skip
 
 
