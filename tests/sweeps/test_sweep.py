@@ -88,9 +88,14 @@ def test_pool_and_driver_killed_the_same_command_finishes_and_nothing_is_run_twi
 
     until(lambda: a.done and steps_of(b) > 10)
     finished = (a / "done.json").stat().st_mtime_ns
-    for pool in processes("process_worker_pool", str(tmp_path)):
+    pools = processes("process_worker_pool", str(tmp_path))
+    helpers = [process for pool in pools for process in pool.children(recursive=True)]
+    helpers = [process for process in helpers if "multiprocessing" in " ".join(process.cmdline())]
+    for pool in pools:
         pool.kill()
     until(lambda: (b / "sweep.log").read_text().count("continuing") == 1)
+    assert len(helpers) > 2  # worker, manager, and the tracker of what they share
+    until(lambda: not any(process.is_running() for process in helpers), 30)
 
     at = steps_of(b)
     until(lambda: steps_of(b) > at)

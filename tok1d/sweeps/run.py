@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import runpy
+import shlex
 import socket
 import sys
 import tempfile
@@ -43,6 +44,15 @@ import runpy, sys
 from tok1d.system import end_with_parent
 end_with_parent(int(sys.argv.pop()))
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
+"""
+# and multiprocessing's manager a killed pool
+POOL = """
+import os, runpy
+from multiprocessing.managers import SyncManager
+from tok1d.system import end_with_parent
+start = SyncManager.start
+SyncManager.start = lambda self: start(self, end_with_parent, (os.getpid(),))
+runpy.run_module("parsl.executors.high_throughput.process_worker_pool", run_name="__main__", alter_sys=True)
 """
 
 
@@ -106,6 +116,9 @@ def load_site(site: Path, plan: Plan) -> Config:
                 executor.available_accelerators, plan.config.gpus_per_run
             )
             executor.interchange_launch_cmd = [sys.executable, "-c", INTERCHANGE, str(os.getpid())]
+            if is_here(executor):
+                pool = shlex.join([sys.executable, "-c", POOL])
+                executor.launch_cmd = executor.launch_cmd.replace("process_worker_pool.py", pool)
     config.retries, config.retry_handler = plan.config.retries, cost
     config.run_dir = str((plan.folder / ".parsl").absolute())
     return config
