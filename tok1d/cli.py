@@ -26,6 +26,7 @@ from tok1d.config.parse import (
 from tok1d.config.peers import is_peer
 from tok1d.config.schema import DataConfig, EvalConfig
 from tok1d.find_runs import runs_in
+from tok1d.interrupt import SAID
 from tok1d.runs import TRY_AGAIN, Lost, RunError
 from tok1d.system import forbidden, no_space, remedy
 
@@ -69,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ConfigError, RunError) as error:
         print(f"tok1d: {error}", file=sys.stderr)
         return TRY_AGAIN if isinstance(error, Lost) else 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        print(f"tok1d: {stopped if stopped.args else SAID}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stdout = None

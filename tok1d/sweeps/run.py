@@ -34,14 +34,16 @@ from tok1d.sweeps.after import after_sweep, pending_steps
 from tok1d.sweeps.cell import CellFailed, run_cell
 from tok1d.sweeps.dry_run import describe, missing
 from tok1d.sweeps.plan import Cell, Plan
-from tok1d.sweeps.table import LiveTable, write_plan
+from tok1d.sweeps.table import LiveTable, read_status, write_plan
 from tok1d.system import locked, remove_abandoned, replacing, scratch
 
 SITE = Path("params/sites/local.py")
-# Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one
+# Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one. Ctrl-C,
+# which all processes of a terminal hear, would end it before the driver, and that would wait for it for ever.
 INTERCHANGE = """
-import runpy, sys
+import runpy, signal, sys
 from tok1d.system import end_with_parent
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 end_with_parent(int(sys.argv.pop()))
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
@@ -85,7 +87,9 @@ def dry_run(plan: Plan, site: Path = SITE) -> int:
 
 
 def finished(cell: Cell, plan: Plan) -> bool:
-    return (cell.run / "done.json").exists() and not pending_steps(cell.run, plan.config)
+    """Whether nothing is left to do for it; a worker killed at its end has not said so in `status.json`."""
+    said = read_status(cell.run)[0].get("state", "done")
+    return (cell.run / "done.json").exists() and not pending_steps(cell.run, plan.config) and said == "done"
 
 
 def prepare(cell: Cell) -> None:
