@@ -66,7 +66,7 @@ def test_a_picture_comes_with_every_count_and_the_line_to_beat(explorer):
 
 
 def test_an_interrupt_of_the_kernel_is_an_answer(explorer, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tok1d.jupyter.explorer.widget.fewest_tokens", interrupted)
