@@ -1,6 +1,6 @@
 # make demo   train on the built-in toy roads, reconstruct, ablate, draw: outputs/demo/report.html
 # make test   format, lint, unit tests, every notebook, the report in a browser
-# make test-slow   what takes minutes: a kill before every change to a file of training, evaluation, publishing …
+# make test-slow   what takes 20 minutes: a kill before every change to a file of training, evaluation, publishing …
 # make test-gpu   what only a GPU can show, minutes; make gpu-results DATA=FOLDER VAL=FOLDER   published results from one GPU
 # make lab    JupyterLab, at a trained tokenizer      make lint   format, lint, types only         make bench   speed and memory
 # make shipped   train the tokenizer in outputs/published again, an hour on two CPU cores
@@ -67,7 +67,7 @@ test: lint
 	@echo "all passed"
 
 test-slow: env
-	@OMP_NUM_THREADS=1 python -m pytest -m slow
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 -m slow --durations=0
 	@echo "all passed"
 
 test-gpu: env

@@ -5,6 +5,7 @@ from tok1d import Run, Tokenizer, evaluate, train     # imported when first used
 
 import importlib
 import os
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -14,6 +15,11 @@ __version__ = "0.1.0"
 # by default, 1.1 at 30,000 turns, 3.8 at 1,000; with both cores idle the default is up to a fifth faster than
 # 1,000.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+if "IPython" in sys.modules:  # in a terminal the command line says it
+    from tok1d.system.interrupt import calm_interrupts
+
+    calm_interrupts()
 
 _PUBLIC = {
     "Generator": "tok1d.generation.generator", "Run": "tok1d.runs",
@@ -32,3 +38,18 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"tok1d has no {name}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def main() -> int:
+    """The command line, `tok1d.cli.main`; Ctrl-C while it is still being loaded is one line too. Returns the
+    exit status.
+    """
+    from tok1d.system.interrupt import SAID
+
+    try:
+        from tok1d.cli import main as command
+
+        return command()
+    except KeyboardInterrupt:
+        print(f"tok1d: {SAID}", file=sys.stderr)
+        return 130

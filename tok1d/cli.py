@@ -28,6 +28,7 @@ from tok1d.config.schema import DataConfig, EvalConfig
 from tok1d.runs import TRY_AGAIN, Lost, RunError
 from tok1d.runs.find import runs_in
 from tok1d.system.files import forbidden, no_space, remedy
+from tok1d.system.interrupt import SAID
 
 LOCAL = Path("params/sites/local.py")
 HELP = {"help_option_names": ["-h", "--help"]}  # and plain text, in which [..] is no markup
@@ -69,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ConfigError, RunError) as error:
         print(f"tok1d: {error}", file=sys.stderr)
         return TRY_AGAIN if isinstance(error, Lost) else 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        print(f"tok1d: {stopped if stopped.args else SAID}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stdout = None

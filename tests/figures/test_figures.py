@@ -10,7 +10,7 @@ import yaml
 from figure_runs import drawn
 from PIL import Image
 
-from tok1d.evaluation.card import card_id, protocol
+from tok1d.evaluation.card import card_id, code_ceiling, protocol
 from tok1d.figures.draw import FIGURES, draw_figure, redraw
 from tok1d.figures.images import save_images
 from tok1d.figures.quality import PUBLISHED, at_counts
@@ -127,6 +127,17 @@ def test_runs_that_were_trained_on_other_images_share_no_training_figure(folder,
     assert "not in the figure of training: c0" in capsys.readouterr().out
 
 
+def test_no_more_codes_can_be_seen_than_there_are_tokens(folder):
+    """Twelve images: their tokens are fewer than the 64,000 codes of fsq, and so perplexity's ceiling."""
+    items = drawn(folder, "codes")["drawn"]
+    images = find_runs(folder)[0].evaluation["card"]["images"]
+    for item in items:
+        assert item["code_ceiling"] == images * item["num_tokens"] < item["codebook_size"] == 64_000
+        assert 1 <= item["code_perplexity"] <= item["code_ceiling"]
+    card = {"images": 10_000}
+    assert code_ceiling(card, {"num_tokens": 64, "bits": 64 * 12}) == 4096  # more tokens than codes
+
+
 def test_half_a_record_is_none(folder):
     run = find_runs(folder, ("b0",))[0]
     with open(run / "timings.jsonl", "a") as out:
@@ -166,6 +177,18 @@ def test_rows_of_other_images_are_refused(folder):
 def test_elastic_and_fixed_are_compared_if_nothing_else_differs(folder):
     items = drawn(folder, "elastic")["drawn"]
     assert {(d["series"], d["run"][-2]) for d in items} == {("fixed", "c"), ("elastic", "e")}
+
+
+@pytest.mark.parametrize("names", [("c0", "e0"), ("c0",), ("a0", "b0"), ("a0", "c0", "e0")])
+def test_no_two_figures_are_the_same(folder, names, capsys):
+    """Of runs of which little, or nothing, can be compared."""
+    runs = find_runs(folder, names)
+    for name in OF_TOKENIZERS - {"rate-distortion", "training", "encoders"}:  # all that are of numbers alone
+        draw_figure(name, runs, folder / "figures", metric="psnr", num_tokens=0)
+    found = [path.read_bytes() for path in (folder / "figures").glob("*.png")]
+    assert found and len(set(found)) == len(found), sorted((folder / "figures").glob("*.png"))
+    same = "elastic is not drawn: the figure of quality has the same lines"
+    assert (same in capsys.readouterr().out) == (names == ("c0", "e0"))
 
 
 def test_what_cannot_be_drawn_is_said(folder, capsys):

@@ -65,6 +65,14 @@ def test_a_picture_comes_with_every_count_and_the_line_to_beat(explorer):
     assert len(message["tokens"]["ids"]) == 128 and "not queries" in message["tokens"]["why"]
 
 
+def test_an_interrupt_of_the_kernel_is_an_answer(explorer, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tok1d.jupyter.explorer.widget.fewest_tokens", interrupted)
+    assert ask(explorer, do="fewest", psnr=24)[0] == {"kind": "error", "text": "stopped: ask again"}
+
+
 def test_tokens_answer(explorer):
     ids = ask(explorer, do="start")[0]["tokens"]["ids"]
     same, (whole,) = ask(explorer, do="decode", ids=ids)

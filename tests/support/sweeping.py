@@ -28,10 +28,10 @@ def command(file: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "tok1d.cli", "sweep", str(file), "-o", str(file.parent / "outputs"), *more]
 
 
-def start(file: Path, enter: Sequence[str] = ()) -> psutil.Popen:
-    """The sweep's driver, its words in `driver.log`; `enter` stands before its command."""
+def start(file: Path, enter: Sequence[str] = (), **how) -> psutil.Popen:
+    """The sweep's driver, its words in `driver.log`; `enter` stands before its command, started `how`."""
     log = open(file.parent / "driver.log", "a")  # noqa: SIM115
-    return psutil.Popen([*enter, *command(file)], cwd=REPO, env=SLOTS, stdout=log, stderr=log)
+    return psutil.Popen([*enter, *command(file)], cwd=REPO, env=SLOTS, stdout=log, stderr=log, **how)
 
 
 def finish(file: Path, enter: Sequence[str] = ()) -> str:

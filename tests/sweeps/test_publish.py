@@ -15,13 +15,28 @@ from tok1d.evaluation.runs import evaluate_run
 from tok1d.figures.series import series_of
 from tok1d.runs import RunError
 from tok1d.runs.find import find_runs
-from tok1d.sweeps.publish import BEGIN, END, PUBLISHED, publish, renew, results_table
+from tok1d.sweeps.publish import BEGIN, END, PUBLISHED, cell, publish, renew, results_table
 
 
 def test_the_readme_says_what_is_published():
     """If this fails: `tok1d publish` was not run, or something was edited by hand."""
     text = (REPO / "README.md").read_text()
     assert text.split(BEGIN)[1].split(END)[0].strip() == results_table(REPO / PUBLISHED).strip()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([20.0], "20.00 (19.50\u00a0…\u00a020.50)"),
+        ([20.0, 20.001], "20.00 (20.00, 20.00)"),  # no ± 0.00: of two there is no spread to speak of
+        ([20.0, 21.0], "20.50 (20.00, 21.00)"),
+        ([20.0, 20.001, 20.002], "20.00 ± < 0.01"),
+        ([20.0, 21.0, 22.0], "21.00 ± 1.00"),
+    ],
+)
+def test_the_spread_of_seeds_is_said_as_what_it_is(values, says):
+    rows = pd.DataFrame({"psnr": values, "psnr_interval": "[19.5, 20.5]"})
+    assert cell("psnr", rows) == says
 
 
 def test_published_figures_name_runs_and_cards_and_no_machine():

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -88,9 +89,14 @@ def test_pool_and_driver_killed_the_same_command_finishes_and_nothing_is_run_twi
 
     until(lambda: a.done and steps_of(b) > 10)
     finished = (a / "done.json").stat().st_mtime_ns
-    for pool in processes("process_worker_pool", str(tmp_path)):
+    pools = processes("process_worker_pool", str(tmp_path))
+    helpers = [process for pool in pools for process in pool.children(recursive=True)]
+    helpers = [process for process in helpers if "multiprocessing" in " ".join(process.cmdline())]
+    for pool in pools:
         pool.kill()
     until(lambda: (b / "sweep.log").read_text().count("continuing") == 1)
+    assert len(helpers) > 2  # worker, manager, and the tracker of what they share
+    until(lambda: not any(process.is_running() for process in helpers), 30)
 
     at = steps_of(b)
     until(lambda: steps_of(b) > at)
@@ -102,3 +108,16 @@ def test_pool_and_driver_killed_the_same_command_finishes_and_nothing_is_run_twi
     assert (a / "done.json").stat().st_mtime_ns == finished
     for run, steps in ((b, 240), (c, 12)):
         assert [record["step"] for record in run.metrics] == list(range(2, steps + 1, 2))
+
+
+def test_ctrl_c_stops_all_with_checkpoints_in_one_line(tmp_path):
+    """From a terminal, whose every process hears it: also Parsl's interchange, which the driver waits for."""
+    file = sweep_file(tmp_path, cells=[{"run": "a", "steps": 100_000, "checkpoint_every": 100_000}])
+    a = run_of(file, "a")
+    driver = start(file, process_group=0)
+    until(lambda: steps_of(a) > 4)
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(60) == 130
+    until(lambda: (a / "last.ckpt").exists() and not processes(str(tmp_path)))
+    said = (tmp_path / "driver.log").read_text()
+    assert said.endswith("tok1d: stopped; the same command continues\n") and "Traceback" not in said

@@ -96,7 +96,7 @@ def execute(
     Parameters are checked before a kernel starts. The executed notebook, or the part of one that failed, is
     kept beside the results; an earlier good one is only replaced by a good one. After `limit` seconds, or on
     Ctrl-C or SIGTERM, the notebook is interrupted, which lets training save a checkpoint; `grace` seconds
-    later it is killed. Raises `ConfigError`, `RunError`.
+    later it is killed. Raises `ConfigError`, `RunError`, and `KeyboardInterrupt` after Ctrl-C.
     """
     if not notebook.is_file():
         raise ConfigError(
@@ -139,8 +139,9 @@ def execute(
             if error.ename in ("ConfigError", "RunError"):  # already one sentence that says what to do
                 raise RunError(error.evalue) from None
             what = stopped[0] if stopped else f"{error.ename}: {error.evalue}"
-            kind = Lost if what.startswith("SIG") else RunError
-            raise kind(f"{notebook} stopped ({what}): see {failed}; the same command continues") from None
+            raise how_it_ended(what)(
+                f"{notebook} stopped ({what}): see {failed}; the same command continues"
+            ) from None
         except Exception as error:  # a dead kernel: out of memory, killed, or hanging and over its limit
             keep_failed(running, failed)
             if no_space(error) or forbidden(error):
@@ -148,7 +149,7 @@ def execute(
             what = stopped[0] if stopped else str(error).strip().split("\n")[0]
             if not stopped and isinstance(error, TypeError | ValueError | LookupError | PapermillException):
                 raise RunError(f"{notebook} cannot be executed ({type(error).__name__}: {what})") from error
-            kind = RunError if what.startswith(OVER) else Lost
+            kind = how_it_ended(what) if stopped else Lost
             raise kind(
                 f"{notebook} lost its kernel ({what}): see {failed}; the same command continues"
             ) from error
@@ -160,6 +161,13 @@ def execute(
         run.promote()
     print(f"done: {executed}")
     return executed
+
+
+def how_it_ended(why: str) -> type[BaseException]:
+    """What `execute` raises when it was stopped: the name of a signal, `OVER` …, or what a cell said."""
+    if why == signal.SIGINT.name:
+        return KeyboardInterrupt
+    return Lost if why == signal.SIGTERM.name else RunError
 
 
 def keep_failed(running: Path, failed: Path) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import runpy
+import shlex
 import socket
 import sys
 import tempfile
@@ -33,17 +34,28 @@ from tok1d.sweeps.after import after_sweep, pending_steps
 from tok1d.sweeps.cell import CellFailed, run_cell
 from tok1d.sweeps.dry_run import describe, missing
 from tok1d.sweeps.plan import Cell, Plan
-from tok1d.sweeps.table import LiveTable, write_plan
+from tok1d.sweeps.table import LiveTable, read_status, write_plan
 from tok1d.system.files import remove_abandoned, replacing, scratch
 from tok1d.system.processes import locked
 
 SITE = Path("params/sites/local.py")
-# Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one
+# Parsl's own would outlive a killed driver for good, with its pools, and take runs of the next one. Ctrl-C,
+# which all processes of a terminal hear, would end it before the driver, and that would wait for it for ever.
 INTERCHANGE = """
-import runpy, sys
+import runpy, signal, sys
 from tok1d.system.processes import end_with_parent
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 end_with_parent(int(sys.argv.pop()))
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
+"""
+# and multiprocessing's manager a killed pool
+POOL = """
+import os, runpy
+from multiprocessing.managers import SyncManager
+from tok1d.system.processes import end_with_parent
+start = SyncManager.start
+SyncManager.start = lambda self: start(self, end_with_parent, (os.getpid(),))
+runpy.run_module("parsl.executors.high_throughput.process_worker_pool", run_name="__main__", alter_sys=True)
 """
 
 
@@ -76,7 +88,9 @@ def dry_run(plan: Plan, site: Path = SITE) -> int:
 
 
 def finished(cell: Cell, plan: Plan) -> bool:
-    return (cell.run / "done.json").exists() and not pending_steps(cell.run, plan.config)
+    """Whether nothing is left to do for it; a worker killed at its end has not said so in `status.json`."""
+    said = read_status(cell.run)[0].get("state", "done")
+    return (cell.run / "done.json").exists() and not pending_steps(cell.run, plan.config) and said == "done"
 
 
 def prepare(cell: Cell) -> None:
@@ -107,6 +121,9 @@ def load_site(site: Path, plan: Plan) -> Config:
                 executor.available_accelerators, plan.config.gpus_per_run
             )
             executor.interchange_launch_cmd = [sys.executable, "-c", INTERCHANGE, str(os.getpid())]
+            if is_here(executor):
+                pool = shlex.join([sys.executable, "-c", POOL])
+                executor.launch_cmd = executor.launch_cmd.replace("process_worker_pool.py", pool)
     config.retries, config.retry_handler = plan.config.retries, cost
     config.run_dir = str((plan.folder / ".parsl").absolute())
     return config

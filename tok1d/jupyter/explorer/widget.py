@@ -140,6 +140,8 @@ class Explorer(anywidget.AnyWidget):
             getattr(self, f"_{asked['do']}")(asked, buffers)
         except (ConfigError, RunError, OSError) as error:
             self.send({"kind": "error", "text": str(error)})
+        except KeyboardInterrupt:  # of the kernel
+            self.send({"kind": "error", "text": "stopped: ask again"})
         except Exception as error:  # ours: it must not look like something that takes long
             self.send({"kind": "error", "text": f"this failed, which is a fault of tok1d: {error!r}"})
             raise
