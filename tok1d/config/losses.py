@@ -33,6 +33,11 @@ def check_losses(configs: Iterable[Config], given: dict[str, Any]) -> None:
                 f"{name}={getattr(train, name)} does nothing with {weight}=0: type {weight}=0.1, or "
                 f"{name}={default if default != '' else repr('')} {weight}=0 to train without"
             )
+    if train.perceptual == "texture" and train.perceptual_checkpoint:
+        raise ConfigError(
+            f"perceptual_checkpoint={train.perceptual_checkpoint} does nothing with perceptual=texture, "
+            f"which needs no file: type perceptual_checkpoint='', or perceptual=vgg_early"
+        )
     if train.adversarial_weight and train.discriminator_start >= train.steps:
         raise ConfigError(
             f"discriminator_start={train.discriminator_start} is not before the end, steps={train.steps}: "

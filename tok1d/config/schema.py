@@ -211,10 +211,11 @@ class StartConfig(Config):
 
 
 def _perceptual(value: str) -> str:
-    if value in ("lpips", "vgg", "vgg_early") or (value.startswith("timm:") and len(value) > 5):
+    if value in ("lpips", "vgg", "vgg_early", "texture") or (value.startswith("timm:") and len(value) > 5):
         return value
     raise ValueError(
-        "must be lpips, vgg, vgg_early, or timm:NAME of a convolutional network such as timm:convnext_small"
+        "must be lpips, vgg, vgg_early, texture, or timm:NAME of a convolutional network such as "
+        "timm:convnext_small"
     )
 
 
@@ -232,7 +233,8 @@ class LossConfig(Config):
     charbonnier_weight: Float = Field(0.0, ge=0, description="weight of the Charbonnier error (smooth L1)")
     perceptual: Annotated[Text, AfterValidator(_perceptual)] = Field(
         "lpips",
-        description="lpips, vgg, vgg_early (its first three maps), or timm:NAME of a convolutional network",
+        description="lpips, vgg, vgg_early (its first three maps), timm:NAME of a convolutional network, or "
+        "texture: energies of fixed filters, which need no file",
     )
     perceptual_weight: Float = Field(0.0, ge=0, description="weight of the perceptual loss")
     perceptual_from_tokens: Int = Field(

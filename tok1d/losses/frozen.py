@@ -36,7 +36,8 @@ ALIGN_ASKED = ParamNames("align_to", "align_size", "align_checkpoint", "align_we
 
 def loss_checkpoints(config: LossConfig) -> list[Weights]:
     """Every pretrained file that the losses of `config` need. Raises `ConfigError` if one cannot be had."""
-    found = [perceptual_checkpoint(config)] if config.perceptual_weight else []
+    learned = config.perceptual_weight and config.perceptual != "texture"
+    found = [perceptual_checkpoint(config)] if learned else []
     if config.adversarial_weight and config.discriminator == "features":
         start = StartConfig(encoder_checkpoint=config.discriminator_checkpoint)
         found.append(read_weights(DINO, start, DINO_ASKED))

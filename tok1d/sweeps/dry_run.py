@@ -72,7 +72,7 @@ def training_flops(cell: Cell) -> float:
 
     config = cell.of_tokenizer
     image = 3 * forward_flops(config.tokenizer)  # backwards costs twice as much
-    if config.train.perceptual_weight:
+    if config.train.perceptual_weight and config.train.perceptual != "texture":
         image += 3 * vgg_flops(config.tokenizer.image_size)  # of image and reconstruction, backwards of one
     return image * cell.train.batch_size * cell.train.steps
 
