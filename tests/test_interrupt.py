@@ -80,8 +80,8 @@ def test_in_a_kernel_it_is_one_line_and_the_kernel_goes_on(kernel):
 
 
 def interrupted(words: list[str], folder: Path, begun: str, **env: str) -> list[str]:
-    """What `tok1d` says on stderr if Ctrl-C comes when a file like `begun` is there; all processes of the group
-    hear it, as in a terminal.
+    """What `tok1d` says on stderr if Ctrl-C comes when a file like `begun` is there; all processes of the
+    group hear it, as in a terminal.
     """
     command = [sys.executable, "-m", "tok1d", *words]
     env = ENV | {"PYTHONPATH": str(REPO)} | env

@@ -110,8 +110,8 @@ class Microscope:
         return torch.stack([self._without[k] for k in places])
 
     def effects(self, places: Sequence[int]) -> Tensor:
-        """How much each pixel changes without one of these tokens, mean absolute difference, [B, S, S]. Raises
-        `ConfigError` for a token that there is not.
+        """How much each pixel changes without one of these tokens, mean absolute difference, [B, S, S].
+        Raises `ConfigError` for a token that there is not.
         """
         return (self.without(places) - self.whole).abs().mean(1)
 
