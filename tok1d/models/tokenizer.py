@@ -137,8 +137,8 @@ class Tokenizer(
         if on_hub:
             given, _, revision = given.partition("@")
             options = {"local_files_only": offline()} | ({"revision": revision} if revision else {}) | options
-        elif not folder.is_dir():
-            raise ConfigError(f"there is no folder {given}: {WHERE}")
+        elif not given.strip() or not folder.is_dir():
+            raise ConfigError(f"there is no folder {given or 'without a name'}: {WHERE}")
         elif not (folder / "config.json").exists():
             inside = folder / "model"
             hint = f"type {inside}" if (inside / "config.json").exists() else WHERE
