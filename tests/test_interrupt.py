@@ -80,8 +80,8 @@ def test_in_a_kernel_it_is_one_line_and_the_kernel_goes_on(kernel):
 
 
 def interrupted(words: list[str], folder: Path, begun: str, **env: str) -> list[str]:
-    """What `tok1d` says on stderr if Ctrl-C, which all processes of a terminal hear, comes when a file like
-    `begun` is there.
+    """What `tok1d` says on stderr if Ctrl-C comes when a file like `begun` is there; all processes of the
+    group hear it, as in a terminal.
     """
     command = [sys.executable, "-c", "import sys, tok1d; sys.exit(tok1d.main())", *words]
     env = ENV | {"PYTHONPATH": str(REPO)} | env

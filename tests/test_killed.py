@@ -17,14 +17,15 @@ def killed(folder, count: int, works: tuple[str, ...]) -> list[dict]:
 
 
 CHANGES = {  # at least so many of each
-    "train": 120, "evaluate": 40, "reconstruct": 10, "report": 3, "publish": 15, "results": 25, "sweep": 40
+    "train": 120, "generate": 100, "evaluate": 40, "reconstruct": 10, "report": 3, "publish": 15,
+    "results": 25, "sweep": 40,
 }  # fmt: skip
 QUICK = tuple(work for work in CHANGES if work != "sweep")
 
 
 def test_after_one_restart_all_files_are_as_without_the_kill(tmp_path):
-    """A kernel that trains and measures, evaluation on two sets of images, reconstruction, report,
-    publishing, a sweep's driver after its last run: two changes of each.
+    """Kernels that train and measure a tokenizer and a prior, evaluation on two sets of images,
+    reconstruction, report, publishing, a sweep's driver after its last run: two changes of each.
     """
     found = killed(tmp_path, 2, QUICK)
     assert [each["work"] for each in found] == [work for work in QUICK for _ in range(2)]

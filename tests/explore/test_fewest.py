@@ -70,6 +70,8 @@ def test_a_data_set_needs(tokenizer, qualities):
         (dict(psnr=25, ssim=0.5), "there are 2 wishes"),
         (dict(rfid=10), "rfid is no quality of a single image"),
         (dict(ms_ssim=0.9), "MS-SSIM is left out: it needs images of 161 pixels"),
+        (dict(psnr=float("nan")), "psnr=nan is no number: type psnr=25"),
+        (dict(psnr="25"), "psnr='25' is no number"),
         (dict(psnr=25, counts=(9,)), "token_counts=9 is no count of this tokenizer"),
     ],
 )

@@ -100,6 +100,20 @@ def test_what_cannot_be_decoded_is_one_sentence(shipped, roads, tmp_path):
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=words):
             microscope.decode(ids)
+    for ask in (microscope.effects, microscope.lost, microscope.without):
+        for k in (-1, 128):
+            with pytest.raises(ConfigError, match=f"there is no token {k}: type 0 … 127"):
+                ask([k])
+    with pytest.raises(ConfigError, match="there is no token 128"):
+        microscope.neighbors(128)
+    with pytest.raises(ConfigError, match="there is no token 128"):
+        microscope.with_code(128, [0])
+    for share, dropped in ((2.0, 0), (float("nan"), 0), (0.5, 1)):
+        with pytest.raises(ConfigError, match="type a share of 0 … 1, and give every token"):
+            microscope.blend([None] * dropped + microscope.ids[dropped:], share)
+    for image in (roads[0] / 255, roads[0].float()):
+        with pytest.raises(ConfigError, match="images are uint8 in 0 … 255 here, got float32"):
+            Microscope(shipped, image)
     with pytest.raises(ConfigError, match="continuous"):
         Microscope(Tokenizer(TokenizerConfig(encoder="vit", image_size=64, quantizer="kl")), roads[0])
     single = linear_tokenizer(tmp_path, num_latent_tokens=1, elastic=False)

@@ -109,6 +109,18 @@ def test_what_cannot_be_is_one_sentence_and_writes_nothing(words, says, road, tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["a\udcff.jpg", "a\u202egpj.jpg", "<svg onload=hit()>.jpg"])
+def test_a_photo_of_any_name_has_a_page(name, road, tmp_path):
+    """Bytes that are no UTF-8, text turned around, HTML."""
+    (tmp_path / name).write_bytes(road.read_bytes())
+    assert main(["reconstruct", str(RUN), str(tmp_path / name), "-o", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "slider.html").read_text(encoding="utf-8")
+    assert "\u202e" not in page and "<svg onload" not in page
+    assert any(
+        title in page for title in ("<title>a�: ", "<title>a�gpj: ", "<title>&lt;svg onload=hit()&gt;: ")
+    )
+
+
 def test_a_peer_takes_photos_too(road, tmp_path, capsys):
     peer = f"peer:{save_small_peer(tmp_path / 'piece', 'one-d-piece-s256')}"
     assert main(["reconstruct", peer, str(road), "--tokens", "1,8", "-o", str(tmp_path / "out")]) == 0

@@ -128,7 +128,7 @@ def test_runs_that_were_trained_on_other_images_share_no_training_figure(folder,
 
 
 def test_no_more_codes_can_be_seen_than_there_are_tokens(folder):
-    """Twelve images: their tokens are fewer than the 64,000 codes of fsq, and so perplexity's ceiling."""
+    """Tokens of twelve images are fewer than the 64,000 codes of fsq: perplexity has a lower ceiling."""
     items = drawn(folder, "codes")["drawn"]
     images = find_runs(folder)[0].evaluation["card"]["images"]
     for item in items:

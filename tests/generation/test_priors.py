@@ -271,8 +271,19 @@ def test_what_does_not_fit_is_refused_in_one_sentence(place, tmp_path, capsys):
     with pytest.raises(ConfigError, match="there is no tokenizer"):
         Generator.of_run(run)
     broken = run / "model" / "config.json"
-    broken.write_text(json.dumps({"kind": "autoregressive"}))
-    with pytest.raises(ConfigError, match="holds no prior"):
-        Prior.from_pretrained(run / "model")
+    whole = json.loads(broken.read_text())
+    for odd in (
+        {"kind": "autoregressive"},
+        whole | {"levels": []},
+        whole | {"width": -1},
+        whole | {"heads": 0},
+    ):
+        broken.write_text(json.dumps(odd))
+        with pytest.raises(ConfigError, match="holds no prior"):
+            Prior.from_pretrained(run / "model")
+    for name in whole.keys() - {"num_tokens", "levels"}:  # nothing is filled in
+        broken.write_text(json.dumps({key: value for key, value in whole.items() if key != name}))
+        with pytest.raises(ConfigError, match=f"config.json lacks {name}: bring the whole file"):
+            Prior.from_pretrained(run / "model")
     assert main(["prior", "-p", "prior_from=x"]) == 1
     assert "prior_from is trained already" in capsys.readouterr().err

@@ -149,5 +149,15 @@ def test_what_cannot_be_asked_is_one_sentence():
         sample(prior, asked(0), PLAIN, 0, [0], num_tokens=6)
     with pytest.raises(ConfigError, match="none is left to generate"):
         sample(prior, asked(0), PLAIN, 0, [0], known=torch.zeros(1, 5, dtype=torch.long))
+    with pytest.raises(ConfigError, match="num_tokens=0 cannot be generated"):
+        sample(prior, asked(0), PLAIN, 0, [0], num_tokens=0)
+    for odd in (asked(4), asked(-1), asked(0).float(), torch.zeros(1, 2, dtype=torch.long), asked()):
+        with pytest.raises(ConfigError, match="make it with"):
+            sample(prior, odd, PLAIN, 0, range(len(odd)))
+    for known in ([[12]], [[-1]], [[0.0]], [[0], [0]], [0]):
+        with pytest.raises(ConfigError, match=r"known tokens are int64 \[1, j\] in 0 … 11"):
+            sample(prior, asked(0), PLAIN, 0, [0], known=torch.tensor(known))
+    with pytest.raises(ConfigError, match="seed=-1 is below 0: type seed=1"):
+        sample(prior, asked(0), PLAIN, -1, [0])
     with pytest.raises(ConfigError, match="guidance must be 1"):
         parse({"guidance": 0}, SampleConfig)

@@ -124,6 +124,8 @@ def tokenizer(request) -> Tokenizer:
 def test_uint8_images_have_the_ids_of_floats(tokenizer):
     images = (torch.rand(3, 3, 32, 32) * 255).byte()
     assert torch.equal(tokenizer.encode(images), tokenizer.encode(images / 255))
+    assert torch.equal(tokenizer.encode_codes(images).codes, tokenizer.encode_codes(images / 255).codes)
+    assert torch.equal(tokenizer(images).images, tokenizer(images / 255).images)
 
 
 @pytest.mark.parametrize(
@@ -139,11 +141,13 @@ def test_uint8_images_have_the_ids_of_floats(tokenizer):
         (lambda x: x[..., :24], "resize and crop them to 32 pixels"),
         (lambda x: x[:, :1], "got float32 [3, 1, 32, 32]"),
         (lambda x: x[:0], "got float32 [0, 3, 32, 32]"),
+        (lambda x: x.numpy(), "got ndarray: type torch.as_tensor(images)"),
     ],
 )
-def test_images_that_cannot_be_meant_are_one_sentence(tokenizer, change, said):
+@pytest.mark.parametrize("method", ["encode", "encode_codes", "forward"])
+def test_images_that_cannot_be_meant_are_one_sentence(tokenizer, method, change, said):
     with pytest.raises(ValueError) as caught:
-        tokenizer.encode(change(torch.rand(3, 3, 32, 32)))
+        getattr(tokenizer, method)(change(torch.rand(3, 3, 32, 32)))
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -155,9 +159,27 @@ def test_images_that_cannot_be_meant_are_one_sentence(tokenizer, change, said):
         (torch.zeros(2, 8), "int64 [B, k], got float32 [2, 8]"),
         (torch.zeros(8, dtype=torch.long), "got int64 [8]"),
         (torch.zeros(2, 9, dtype=torch.long), "num_tokens=9 is not in 1 … 8"),
+        ([[1, 2]], "got list: give them as encode does"),
     ],
 )
 def test_ids_of_no_tokenizer_like_this_are_one_sentence(tokenizer, ids, said):
     with pytest.raises(ValueError) as caught:
         tokenizer.decode_ids(ids)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["decode", "decode_unclamped"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda codes: codes[0], "got float32 [8,"),
+        (lambda codes: codes[..., 1:], "give those of encode_codes"),
+        (lambda codes: codes.repeat(1, 2, 1), "num_tokens=16 is not in 1 … 8"),
+        (lambda codes: codes[:, :0], "num_tokens=0 is not in 1 … 8"),
+        (lambda codes: codes.tolist(), "got list"),
+    ],
+)
+def test_codes_of_no_tokenizer_like_this_are_one_sentence(tokenizer, method, change, said):
+    with pytest.raises(ValueError) as caught:
+        getattr(tokenizer, method)(change(tokenizer.encode_codes(torch.rand(2, 3, 32, 32)).codes))
     assert said in str(caught.value) and "\n" not in str(caught.value)

@@ -25,15 +25,22 @@ import yaml
 from evaluating import FAST, finished_run
 from evaluating import TINY as EVALUATED
 from nbformat.v4 import new_code_cell, new_notebook
+from priors import linear_tokenizer
 from small_run import start
 from workbench import REPO
 
+from tok1d.config.notebooks import GenerateParams
+from tok1d.config.parse import parse_notebook
 from tok1d.config.schema import DataConfig
 from tok1d.data.dataset import load_data
 from tok1d.evaluation.card import card_id, protocol
 from tok1d.evaluation.evaluate import reconstruct
 from tok1d.evaluation.runs import evaluate_run, evaluation_images, load_tokenizer, measure
+from tok1d.figures.draw import keep
 from tok1d.figures.images import save_images
+from tok1d.figures.samples import in_rows
+from tok1d.generation.measure import measure_samples
+from tok1d.generation.train import open_tokenizer, tokens_of, train_prior
 from tok1d.jupyter.report import build_report
 from tok1d.runs import Run
 from tok1d.sweeps.plan import read_plan
@@ -93,6 +100,32 @@ def do_reconstruct() -> None:
     tokenizer, images = load_tokenizer(run), evaluation_images(run, "", 16)
     shown = images.center_crops([0, 1])
     save_images(run / "recon", shown, reconstruct(tokenizer, shown, (1, 4)))
+
+
+PRIOR = dict(
+    outputs="outputs", tokenizer="tokenizer", toy_images=8, toy_val_images=4, prior_width=64,
+    prior_depth=1, prior_tokens=3, steps=4, batch_size=6, checkpoint_every=2, log_every=1, samples=4,
+    metrics=("psnr",), resamples=0,
+)  # fmt: skip
+
+
+def prepare_generate() -> None:
+    linear_tokenizer(Path("tokenizer"))
+
+
+def do_generate() -> None:
+    """As the kernel of the generate notebook does it."""
+    params = parse_notebook("generate", PRIOR)
+    assert isinstance(params, GenerateParams)
+    tokenizer = open_tokenizer(params.prior)
+    tokens = tokens_of(tokenizer, params)
+    run = Run.open(*params)
+    generator = train_prior(run, tokenizer, tokens.train, params)
+    measured = measure_samples(run, generator, tokens, params.sample, params.evaluation)
+    asked = generator.balanced(4)
+    made = generator.decode(generator.ids(asked, params.sample))
+    keep(run, "grid", in_rows(made, generator.in_words(asked)), "samples")
+    run.finish(results=measured["results"])
 
 
 def prepare_report() -> None:
@@ -159,6 +192,7 @@ class Work(NamedTuple):
 
 WORKS = {
     "train": Work(prepare_train, do_train),
+    "generate": Work(prepare_generate, do_generate),
     "evaluate": Work(prepare_run, do_evaluate),
     "reconstruct": Work(prepare_run, do_reconstruct),
     "report": Work(prepare_report, do_report),

@@ -43,6 +43,11 @@ def test_a_prior_is_trained_headless_and_sampled_by_a_sweep_over_guidance(tmp_pa
             [*run_it, *words], cwd=REPO, env=ENV, check=True, capture_output=True, text=True
         ).stdout
     )
+    others = subprocess.run(
+        [*run_it, *words, "-p", "guidance=3"], cwd=REPO, env=ENV, capture_output=True, text=True
+    )
+    said = f"its images are of guidance=2.0, not 3.0: type run=NAME prior_from={prior.path} for others"
+    assert others.returncode == 1 and said in others.stderr  # not "nothing to do"
     assert newest_finished(outputs) == [] and [run.name for run in newest_finished(outputs, "prior")] == [
         "quickstart"
     ]

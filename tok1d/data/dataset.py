@@ -126,7 +126,13 @@ class WholeImages(Sequence[Tensor]):
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 0 … 255 -> float 0 … 1."""
+    """uint8 0 … 255 -> float 0 … 1. Raises `ConfigError` for other numbers: what they mean is not known."""
+    if images.dtype != torch.uint8:
+        kind = str(images.dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"images are uint8 in 0 … 255 here, got {kind}: "
+            f"type (255 * images).round().to(torch.uint8) if they are in 0 … 1"
+        )
     return images.float().div_(255)
 
 

@@ -12,6 +12,7 @@ that have reached it are not decoded again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -97,6 +98,8 @@ def the_wish(wish: dict[str, float]) -> tuple[str, float]:
     ((name, value),) = wish.items()
     if name not in FORMULAS and name != "lpips":
         raise ConfigError(f"{name} is no quality of a single image: {EXAMPLE}")
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{name}={value!r} is no number: {EXAMPLE}")
     return name, value
 
 

@@ -53,6 +53,10 @@ class Microscope:
         """uint8 [3, S, S]. Raises `ConfigError` for an id that there is not, or if every token is dropped."""
         return to_uint8(self._decode([self.checked(ids)]))[0]
 
+    def _check_places(self, places: Sequence[int]) -> None:
+        if wrong := [k for k in places if not 0 <= k < len(self.ids)]:
+            raise ConfigError(f"there is no token {wrong[0]}: type 0 … {len(self.ids) - 1}")
+
     def checked(self, ids: Ids) -> Ids:
         size, K = self.tokenizer.quantizer.codebook_size, len(self.ids)
         if len(ids) != K:
@@ -77,8 +81,11 @@ class Microscope:
     @torch.no_grad()
     def blend(self, other: Ids, share: float) -> Tensor:
         """Between this image's tokens and another's, uint8 [3, S, S]; share 0: this one, 1: the other. Codes
-        are blended, of a linear code the coefficients that they stand for.
+        are blended, of a linear code the coefficients that they stand for. Raises `ConfigError` for another
+        share, and for a token that is dropped.
         """
+        if not 0 <= share <= 1 or None in other:
+            raise ConfigError("a blend is of whole pictures: type a share of 0 … 1, and give every token")
         tokenizer, K = self.tokenizer, len(self.ids)
         pair = torch.tensor([self.ids, list(self.checked(other))]).to(tokenizer.device)
         if not isinstance(tokenizer.encoder, LinearTokenizer):
@@ -94,6 +101,7 @@ class Microscope:
         """The image without one of these tokens each, [B, 3, S, S] in 0 … 1; each is decoded once."""
         if len(self.ids) == 1:
             raise ConfigError("without its only token there is no image: take a tokenizer with more")
+        self._check_places(places)
         new = [k for k in places if k not in self._without]
         for start in range(0, len(new), AT_ONCE):
             some = new[start : start + AT_ONCE]
@@ -102,7 +110,9 @@ class Microscope:
         return torch.stack([self._without[k] for k in places])
 
     def effects(self, places: Sequence[int]) -> Tensor:
-        """How much each pixel changes without one of these tokens, mean absolute difference, [B, S, S]."""
+        """How much each pixel changes without one of these tokens, mean absolute difference, [B, S, S].
+        Raises `ConfigError` for a token that there is not.
+        """
         return (self.without(places) - self.whole).abs().mean(1)
 
     @functools.cached_property
@@ -130,6 +140,7 @@ class Microscope:
 
     def neighbors(self, k: int, count: int = 6) -> list[int]:
         """The codes nearest to that of token k, the nearest first, by the distance of their vectors."""
+        self._check_places([k])
         quantizer = self.tokenizer.quantizer
         with torch.no_grad():
             vectors = quantizer.ids_to_codes(
@@ -141,6 +152,7 @@ class Microscope:
 
     def with_code(self, k: int, codes: Sequence[int]) -> Tensor:
         """The image with other codes at token k, uint8 [B, 3, S, S]."""
+        self._check_places([k])
         variants = [self.checked([code if j == k else i for j, i in enumerate(self.ids)]) for code in codes]
         return to_uint8(self._decode(variants))
 

@@ -8,7 +8,7 @@ images = generator.decode(ids[:, :16])             # uint8 [8, 3, S, S]: a prefi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,14 +71,19 @@ class Generator:
 
     def asked(self, words: Iterable[str], count: int) -> Tensor:
         """`count` times the same, [count, A], in words: ["timeofday=night", "weather=rainy"]."""
+        words = [words] if isinstance(words, str) else words
         pairs = {name: value for name, _, value in (text.partition("=") for text in words)}
-        return torch.tensor([self.prior.indices(pairs)] * count).reshape(count, -1)
+        return self._rows([self.prior.indices(pairs)], count)
 
     def balanced(self, count: int) -> Tensor:
         """`count` conditions, [count, A]: each combination that the training images have equally often."""
-        combinations = self.prior.shape.combinations or ((),)
-        rows = [combinations[i % len(combinations)] for i in range(count)]
-        return torch.tensor(rows, dtype=torch.long).reshape(count, -1)
+        return self._rows(self.prior.shape.combinations or ((),), count)
+
+    def _rows(self, choices: Sequence[Sequence[int]], count: int) -> Tensor:
+        """`count` of them in turn, [count, A]."""
+        if count < 1:
+            raise ConfigError(f"{count} images cannot be asked for: type 1 or more")
+        return torch.tensor([choices[i % len(choices)] for i in range(count)], dtype=torch.long)
 
     def in_words(self, asked: Tensor) -> list[dict[str, str]]:
         """[B, A] -> what each asks for; nothing for what may be anything."""

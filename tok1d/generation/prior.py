@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -24,7 +24,7 @@ from transformers import Cache
 
 from tok1d.config.fields import Config, ConfigError
 from tok1d.generation.transformer import Conditions, Digits, TokenEmbedding, TokenHead, llama
-from tok1d.models.tokenizer import check_complete
+from tok1d.models.tokenizer import check_complete, some
 from tok1d.models.weights import read_file
 
 
@@ -32,13 +32,13 @@ class PriorShape(Config):
     """What a saved prior must know of itself, of its conditions, and of the tokenizer whose ids these are."""
 
     kind: Literal["autoregressive", "masked"] = "autoregressive"
-    num_tokens: int
-    levels: tuple[int, ...]  # of a token's digits
+    num_tokens: int = Field(ge=1)
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1)  # of a token's digits
     attributes: dict[str, tuple[str, ...]] = Field({})  # what can be asked for, and its values
     combinations: tuple[tuple[int, ...], ...] = ()  # of values, by index, that the training images have
-    width: int = 256
-    depth: int = 6
-    heads: int = 4
+    width: int = Field(256, ge=1)
+    depth: int = Field(6, ge=1)
+    heads: int = Field(4, ge=1)
     dropout: float = 0.1
     tokenizer: str = ""  # where it was
     ids_sha256: str = ""  # of whatever makes its ids
@@ -118,12 +118,15 @@ class Prior(nn.Module):
         """The prior that `save_pretrained` wrote, in eval mode. Raises `ConfigError` if it is incomplete."""
         folder = Path(folder)
         try:
-            shape = PriorShape(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            shape = PriorShape(**values)
         except (OSError, ValueError, TypeError) as error:
             what = type(error).__name__
             raise ConfigError(
                 f"{folder} holds no prior ({what} in config.json): type a trained one"
             ) from None
+        if lacking := [name for name in PriorShape.model_fields if name not in values]:  # not filled in
+            raise ConfigError(f"{folder}: config.json lacks {some(lacking)}: bring the whole file")
         prior = Prior.build(shape)
         state = read_file(folder / "model.safetensors", "bring the whole file")
         check_complete(state, prior, folder / "model.safetensors")

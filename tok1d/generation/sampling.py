@@ -38,11 +38,12 @@ def sample(
     """ids [B, num_tokens] (None: all K) for `asked` [B, A], the samples of these `indices` of a seed.
 
     `known` [B, j] are first tokens that are given, such as those of a real image. `cache` keeps keys and
-    values of earlier tokens: the same ids, sooner. Raises `ConfigError` for an impossible length, or for
-    guidance without conditions.
+    values of earlier tokens: the same ids, sooner. Raises `ConfigError` for an impossible length, for
+    guidance without conditions, and for conditions, known tokens or a seed that cannot be meant.
     """
     K = prior.shape.num_tokens
-    length = num_tokens or K
+    length = K if num_tokens is None else num_tokens
+    check_asked(prior, asked, known, seed)
     if not 1 <= length <= K:
         raise ConfigError(f"num_tokens={num_tokens} cannot be generated: type 1 … {K}, as this prior has")
     if known is not None and known.shape[1] >= length:
@@ -62,6 +63,27 @@ def sample(
             return sample_autoregressive(prior, asked, config, rngs, length, known, cache)
         assert isinstance(prior, MaskedPrior)
         return sample_masked(prior, asked, config, rngs, known)[-1].ids[:, :length]
+
+
+def check_asked(prior: Prior, asked: Tensor, known: Tensor | None, seed: int) -> None:
+    """Raises `ConfigError`."""
+    anything, codes = asked.new_tensor(prior.anything), prior.shape.codebook_size
+    integers = not asked.is_floating_point() and asked.shape == (len(asked), len(anything)) and len(asked)
+    if not integers or (asked < 0).any() or (asked > anything).any():
+        raise ConfigError(
+            f"asked is int64 [B, {len(anything)}] of indices that this prior knows, got {list(asked.shape)}: "
+            f"make it with Generator.asked or Generator.balanced"
+        )
+    if known is not None and (
+        known.is_floating_point() or known.ndim != 2 or len(known) != len(asked) or
+        (known.numel() and not 0 <= known.min() <= known.max() < codes)
+    ):  # fmt: skip
+        raise ConfigError(
+            f"known tokens are int64 [{len(asked)}, j] in 0 … {codes - 1}, got {list(known.shape)}: "
+            f"give the first of Tokenizer.encode"
+        )
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is below 0: type seed={-seed}")
 
 
 def generators(seed: int, indices: Sequence[int]) -> list[np.random.Generator]:

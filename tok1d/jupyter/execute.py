@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tok1d.config.fields import ConfigError
-from tok1d.config.notebooks import NOTEBOOKS, Params
+from tok1d.config.notebooks import NOTEBOOKS, GenerateParams, Params
 from tok1d.config.parse import (
     assigned,
     own_parameters,
@@ -107,6 +107,8 @@ def execute(
     if notebook.stem == "reconstruct":
         run = run.finished
     if notebook.stem in TRAINING and run.done:
+        if notebook.stem == "generate":
+            check_samples(run, own_parameters(notebook) | params)
         print(
             f"{run.path} is finished, nothing to do: "
             f"type run=NAME for another run, or delete it to train it again"
@@ -192,6 +194,18 @@ def check_parameters(notebook: Path, params: dict[str, Any]) -> RunConfig:
         if name not in defaults:
             raise ConfigError(unknown_name(name, defaults))
     return parse({k: v for k, v in (defaults | params).items() if k in RunConfig.model_fields}, RunConfig)[0]
+
+
+def check_samples(run: Run, params: dict[str, Any]) -> None:
+    """Raises `ConfigError` if the images of a finished run were sampled in another way than is asked for."""
+    kept, asked = run.params, parse_notebook("generate", params)
+    assert isinstance(asked, GenerateParams)
+    for name, value in asked.sample.model_dump(mode="json", exclude={"sample_batch_size"}).items():
+        if kept.get(name, value) != value:
+            raise ConfigError(
+                f"{run.path} is finished, its images are of {name}={kept[name]}, not {value}: "
+                f"type run=NAME prior_from={run.path} for others of the same prior"
+            )
 
 
 def _shipped() -> list[Path]:

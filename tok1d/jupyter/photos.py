@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tok1d.explore.opened import facts_of, open_any
 from tok1d.explore.photo import open_photo
 from tok1d.figures.images import ORIGINAL, channels_last, tokens
 from tok1d.jupyter.slider import TokenSlider
+from tok1d.jupyter.tables import html_text
 from tok1d.system.files import replacing
 
 PLACE = Path("outputs/photos")
@@ -56,7 +56,7 @@ def reconstruct_photos(
     captions = {k: caption(k, k * each, made[k], lines.get(k), originals) for k in asked}
     others = {"a linear code of as many bits": lines} if lines else None
     slider = TokenSlider(originals, made, captions, others=others)
-    title = html.escape(f"{', '.join(names)}: {where}")
+    title = html_text(f"{', '.join(names)}: {where}")
     for label in labels:
         images = originals if label == ORIGINAL else made[int(label.split("_")[0])]
         for name, pixels in zip(names, channels_last(images), strict=True):

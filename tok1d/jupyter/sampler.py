@@ -7,7 +7,6 @@ here waits for anybody, so a headless run goes on.
 from __future__ import annotations
 
 import base64
-import html
 import io
 from typing import Any
 
@@ -18,6 +17,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.generation import SampleConfig
 from tok1d.figures.images import channels_last
 from tok1d.generation.generator import Generator
+from tok1d.jupyter.tables import html_text
 
 TILE, COLUMNS, GAP = 128, 4, 4  # pixels, images, pixels
 ANY = "any"
@@ -60,7 +60,7 @@ class SamplePanel(ipywidgets.VBox):
         try:
             self.grid.value = self._images(words)
         except ConfigError as error:
-            self.grid.value = f"<p>{html.escape(str(error))}</p>"
+            self.grid.value = f"<p>{html_text(str(error))}</p>"
 
     def _images(self, words: list[str]) -> str:
         guidance = self.guidance.value if words else 1.0
@@ -72,7 +72,7 @@ class SamplePanel(ipywidgets.VBox):
             asked = self.generator.asked(words, self.count)
             self._ids = self.generator.ids(asked, config, abs(self.seed.value)), question
         pictures = channels_last(self.generator.decode(self._ids[0][:, : self.tokens.value]))
-        says = html.escape(", ".join(words) or "anything")
+        says = html_text(", ".join(words) or "anything")
         return (
             f'<img alt="{self.count} generated images: {says}" '
             f'src="data:image/png;base64,{base64.b64encode(png(pictures)).decode()}">'

@@ -3,12 +3,13 @@ in JupyterLab, in an executed notebook opened anywhere, and in the report.
 """
 
 import base64
-import html
 import io
 import secrets
 
 import numpy as np
 from PIL import Image
+
+from tok1d.jupyter.tables import html_text
 
 TILE = 128  # pixels: images with fewer rows are enlarged to about this
 GAP = 4  # pixels between an original and its reconstructions
@@ -85,7 +86,7 @@ class TokenSlider:
         group = secrets.token_hex(4)
         shown = zip(self.counts, self.captions, self.frames, strict=True)
         frames = "".join(self._frame(group, i, *frame) for i, frame in enumerate(shown))
-        legend = html.escape(", ".join(self.rows))
+        legend = html_text(", ".join(self.rows))
         if len(self.counts) > 1:
             columns = f"repeat({len(self.counts)},minmax(0,3.6em)) 1fr"
             frames = (
@@ -95,10 +96,10 @@ class TokenSlider:
         return f'<div class="tok1d-slider"><style>{_STYLE}</style>{frames}<p>From above: {legend}.</p></div>'
 
     def _frame(self, group: str, i: int, count: int, caption: str, pictures: list[bytes]) -> str:
-        caption, rows = html.escape(caption), html.escape(", ".join(self.rows[1:]))
+        caption, rows = html_text(caption), html_text(", ".join(self.rows[1:]))
         name = caption if caption.startswith(_tokens(count)) else f"{_tokens(count)}: {caption}"
         images = "".join(
-            f'<img alt="Image {m}: {html.escape(self.rows[0])}, below it {rows}, {_tokens(count)}" '
+            f'<img alt="Image {m}: {html_text(self.rows[0])}, below it {rows}, {_tokens(count)}" '
             f'src="data:image/webp;base64,{base64.b64encode(picture).decode()}">'
             for m, picture in enumerate(pictures, 1)
         )

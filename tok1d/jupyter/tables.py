@@ -6,6 +6,7 @@ Names in them are other people's: of images, folders, runs. Whatever becomes Mar
 
 from __future__ import annotations
 
+import html
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -62,6 +63,11 @@ def markdown_text(text: str) -> str:
     are written as HTML entities.
     """
     return LAYS_OUT.sub(lambda found: f"&#{ord(found[0])};", visible(text))
+
+
+def html_text(text: str) -> str:
+    """HTML that is read as this text, also in an attribute."""
+    return html.escape(visible(text))
 
 
 def print_table(rows: Iterable[dict[str, Any]]) -> None:

@@ -87,8 +87,10 @@ def check_complete(state: Mapping[str, Tensor], model: nn.Module, file: Path) ->
         raise ConfigError(f"{file} {', '.join(wrong)}: bring the whole file that belongs to its config.json")
 
 
-def described(tensor: Tensor) -> str:
+def described(tensor: object) -> str:
     """uint8 [8, 3, 64, 64]"""
+    if not isinstance(tensor, Tensor):
+        return type(tensor).__name__
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
@@ -135,8 +137,8 @@ class Tokenizer(
         if on_hub:
             given, _, revision = given.partition("@")
             options = {"local_files_only": offline()} | ({"revision": revision} if revision else {}) | options
-        elif not folder.is_dir():
-            raise ConfigError(f"there is no folder {given}: {WHERE}")
+        elif not given.strip() or not folder.is_dir():
+            raise ConfigError(f"there is no folder {given or 'without a name'}: {WHERE}")
         elif not (folder / "config.json").exists():
             inside = folder / "model"
             hint = f"type {inside}" if (inside / "config.json").exists() else WHERE
@@ -175,10 +177,13 @@ class Tokenizer(
         self, images: Tensor, num_tokens: int | None = None, entropy_weight: float = 0.0
     ) -> Quantized:
         """images [B, 3, H, W] -> codes [B, k, dim], ids [B, k] (None for kl), and the quantizer's loss, in
-        which the entropies of vq, lfq and softvq have `entropy_weight`.
+        which the entropies of vq, lfq and softvq have `entropy_weight`. Images are as in `encode`; while it
+        is trained nobody looks whether they are in range, which a GPU would wait for.
         """
         count = self._count(num_tokens)
         self._check_shape(images)
+        if not self.training or not images.is_floating_point():
+            images = self._in_range(images)
         if isinstance(self.encoder, LinearTokenizer):
             ids = self.encoder.encode(images, count)
             return Quantized(self.quantizer.ids_to_codes(ids), ids, images.new_zeros(()), {})
@@ -192,19 +197,29 @@ class Tokenizer(
         Raises `ValueError` for images of another size or range, or if its tokens are continuous and have none
         (kl): use `encode_codes` and `decode`. softvq's ids are the strongest codes only.
         """
-        ids = self.encode_codes(self._in_range(images), num_tokens).ids
+        ids = self.encode_codes(images, num_tokens).ids
         if ids is None:
             raise ValueError(NO_IDS)
         return ids
 
     def decode(self, codes: Tensor) -> Tensor:
-        """codes [B, k, dim] -> images [B, 3, H, W], clamped to 0 … 1."""
+        """codes [B, k, dim] -> images [B, 3, H, W], clamped to 0 … 1. Raises `ValueError` for codes of
+        another shape, or of a count that this tokenizer does not have.
+        """
         return self.decode_unclamped(codes).images.clamp(0, 1)
 
     def decode_unclamped(self, codes: Tensor, places: Tensor | None = None) -> Decoded:
         """codes [B, k, dim] of the first tokens -> images [B, 3, H, W], not clamped, and the ViT decoder's
-        features. Of the tokens at `places` [B, k] alone, as if there were no others.
+        features. Of the tokens at `places` [B, k] alone, as if there were no others. Raises `ValueError` as
+        `decode` does.
         """
+        dim = self.quantizer.dim
+        if not isinstance(codes, Tensor) or codes.ndim != 3 or codes.shape[2] != dim or not len(codes):
+            raise ValueError(
+                f"codes are [B, k, {dim}] here, got {described(codes)}: give those of encode_codes"
+            )
+        if places is None:
+            self._count(codes.shape[1])
         if isinstance(self.encoder, LinearTokenizer):
             decoded = Decoded(self.encoder.decode_ids(self.quantizer.codes_to_ids(codes), places), None)
         else:
@@ -217,7 +232,7 @@ class Tokenizer(
         """token ids [B, k] int64 -> images [B, 3, S, S], clamped to 0 … 1. Raises `ValueError` for ids that
         this tokenizer does not have.
         """
-        if ids.ndim != 2 or ids.is_floating_point() or not len(ids):
+        if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.is_floating_point() or not len(ids):
             raise ValueError(f"ids are int64 [B, k], got {described(ids)}: give them as encode does")
         self._count(ids.shape[1])
         size = self.quantizer.codebook_size
@@ -237,6 +252,8 @@ class Tokenizer(
     def _check_shape(self, images: Tensor) -> None:
         """Raises `ValueError` unless images are [B, 3, S, S]."""
         S, got = self.config.image_size, described(images)
+        if not isinstance(images, Tensor):
+            raise ValueError(f"images are a tensor, got {got}: type torch.as_tensor(images)")
         if images.ndim == 4 and images.shape[1:] == (3, S, S) and len(images):
             return
         hint = f"resize and crop them to {S} pixels"

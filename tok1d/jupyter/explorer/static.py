@@ -8,7 +8,6 @@ EffectSlider(models[0], image)  # what each token changes
 from __future__ import annotations
 
 import base64
-import html
 import secrets
 import textwrap
 
@@ -21,6 +20,7 @@ from tok1d.explore.microscope import Microscope
 from tok1d.figures.images import channels_last, picture_rows, tokens
 from tok1d.jupyter.explorer.models import LINEAR, Model, Row, caption, encoded, heat
 from tok1d.jupyter.slider import TokenSlider
+from tok1d.jupyter.tables import html_text
 
 FIRST = 16  # tokens whose effects are shown
 
@@ -87,7 +87,7 @@ class EffectSlider:
         self.slider = TokenSlider(whole, without, captions, others={"effect": maps}, names=names, start=0)
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self.why)}</p>" if self.why else self.slider.to_html()
+        return f"<p>{html_text(self.why)}</p>" if self.why else self.slider.to_html()
 
 
 def first_and_last(model: Model, images: Tensor) -> Figure | None:
@@ -121,7 +121,7 @@ class Wipe:
     def _repr_html_(self) -> str:
         box = f"wipe-{secrets.token_hex(4)}"
         pictures = "".join(self._pair(m, *pair) for m, pair in enumerate(self.pairs, 1))
-        says = html.escape(f"{self.name}, {tokens(self.count)}")
+        says = html_text(f"{self.name}, {tokens(self.count)}")
         return (
             f'<div class="tok1d-wipe"><style>{_STYLE}</style><input type="checkbox" id="{box}" '
             f'data-lm-suppress-shortcuts="true"><label for="{box}">show the originals</label>'
