@@ -1,1 +1,1 @@
-"""What training minimizes: pixels, perceptual, adversarial, alignment with frozen features."""
+"""What training minimizes: pixels, perceptual, texture, adversarial, alignment with frozen features."""
