@@ -93,6 +93,9 @@ def interrupted(words: list[str], folder: Path, begun: str, **env: str) -> list[
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # `make test &` ignores it
     )
     try:
         until(lambda: any(folder.glob(begun)) or process.poll() is not None)
