@@ -162,9 +162,7 @@ class Metric(NamedTuple):
 
     card: str  # what the card says that it is; empty: its weights say it
     numbers: dict[str, Number]
-    network: str = (
-        ""  # a distance of sets, of this network's features: see `tok1d.evaluation.metrics.features`
-    )
+    network: str = ""  # a distance of sets, of this network's features: see `evaluation.metrics.features`
     halves: bool = False  # its intervals come from random halves of the images
 
 

@@ -23,8 +23,7 @@ from tok1d.losses.adversarial import (
     hinge_generator,
 )
 from tok1d.losses.alignment import build_alignment
-from tok1d.losses.perceptual import PerceptualLoss, build_perceptual
-from tok1d.losses.texture import TextureLoss
+from tok1d.losses.perceptual import build_perceptual
 from tok1d.models.tokenizer import Reconstruction, Tokenizer
 
 CHARBONNIER_EPS = 1e-3  # about where it turns from squared to absolute, in 0 … 1 (as in arXiv:1710.01992)
@@ -74,9 +73,7 @@ class Objective(nn.Module):
     def __init__(self, tokenizer: Tokenizer, config: TrainConfig):
         super().__init__()
         self.config = config
-        self.perceptual: PerceptualLoss | TextureLoss | None = None
-        if config.perceptual_weight:
-            self.perceptual = TextureLoss() if config.perceptual == "texture" else build_perceptual(config)
+        self.perceptual = build_perceptual(config) if config.perceptual_weight else None
         self.discriminator = build_discriminator(config) if config.adversarial_weight else None
         self.alignment = build_alignment(config, tokenizer) if config.align_weight else None
         self.lecam = LeCam() if config.adversarial_weight and config.lecam_weight else None

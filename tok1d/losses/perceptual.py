@@ -11,6 +11,8 @@ All compare feature maps place by place, each place's vector scaled to length 1,
 - `timm:NAME`: the same for the last map at each scale of any convolutional network of timm. TiTok
   (arXiv:2406.07550) compares the logits of ConvNeXt-S, `timm:convnext_small`. Logits have given up where
   things are; its four stages know that too, and need no size of 224 px.
+
+`texture` alone has no trained network: see `tok1d.losses.texture`.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from tok1d.config.fields import ConfigError
 from tok1d.config.registry import TIMM
 from tok1d.config.schema import LossConfig
 from tok1d.losses.frozen import VGG16_SHA256, Frozen, enlarged, perceptual_checkpoint, perceptual_fix_hint
+from tok1d.losses.texture import TextureLoss
 from tok1d.models.weights import Weights, read_file
 
 VGG16_LAYERS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
@@ -120,12 +123,14 @@ class Standardise(nn.Module):
         return (images - self.mean) / self.std
 
 
-def build_perceptual(config: LossConfig) -> PerceptualLoss:
-    """The loss that `config.perceptual` names, with its pretrained weights.
+def build_perceptual(config: LossConfig) -> PerceptualLoss | TextureLoss:
+    """The loss that `config.perceptual` names, with its pretrained weights if it has any.
 
     Leaves the random numbers of others as they are. Raises `ConfigError` if a file cannot be had or does not
     fit.
     """
+    if config.perceptual == "texture":
+        return TextureLoss()
     with torch.random.fork_rng(devices=[]):
         if config.perceptual.startswith(TIMM):
             features: Any = build_convnet(config)

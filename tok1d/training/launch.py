@@ -80,9 +80,9 @@ def must_spawn(config: LoopConfig) -> bool:
     """
     spawns = config.num_processes > 1 and not launched()
     if spawns:
+        config.check_batch(config.num_processes)
         import torch
 
-        config.check_batch(config.num_processes)
         gpus = torch.cuda.device_count()
         if gpus and config.num_processes > gpus:
             raise ConfigError(
