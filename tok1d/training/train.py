@@ -97,7 +97,7 @@ def loop(run: Run, task: Task[Model], data: TrainingData, on_log: Callable, stop
     with Loader(data, config, accelerator.device, rank, world, state.step) as loader:
         for step in progress(state, config.steps):
             set_learning_rate(state.optimizers, step, config, ROLLBACK_LR ** state.counts["rollbacks"])
-            torch.manual_seed(hash((config.seed, step, rank)) % 2**63)
+            seed(hash((config.seed, step, rank)) % 2**63, accelerator.device)
             logged = (step + 1) % config.log_every == 0 or step + 1 == config.steps
             parts = loader.parts(step)
             record = train_step(state, parts, accelerator, logged, report_learning(run, state))
@@ -120,6 +120,13 @@ def loop(run: Run, task: Task[Model], data: TrainingData, on_log: Callable, stop
     save_model(run, state)
     run.write_manifest({"train": data.fingerprint}, logbook.seconds, task.provenance)
     return task.load(run).to(accelerator.device) if is_main() else state.ema.eval()
+
+
+def seed(value: int, device: torch.device) -> None:
+    """`torch.manual_seed`, of this device alone: that one asks every kind there is, 0.4 ms a step."""
+    torch.default_generator.manual_seed(value)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(value)
 
 
 def restore(run: Run, state: State) -> bool:
