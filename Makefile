@@ -63,7 +63,7 @@ figures: env
 
 test: lint
 	@echo "== tests: units, notebooks through the runner, report and JupyterLab in Chromium if there is one"
-	@OMP_NUM_THREADS=1 python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25
+	@OMP_NUM_THREADS=1 python -m pytest -n 5 --dist loadfile --no-loadscope-reorder --durations=25
 	@echo "all passed"
 
 test-slow: env

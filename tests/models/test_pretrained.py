@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from accelerate import init_empty_weights
 from checkpoints import NANO, UPSTREAM, save_upstream
 from PIL import Image
 from safetensors.torch import save_file
@@ -57,9 +58,11 @@ def test_patch_features_are_those_of_the_library(init, tmp_path):
     assert all(any(part in row["name"] for part in expected) for row in dropped)
     assert bool(dropped) == bool(expected)
 
-    library = timm.create_model(UPSTREAM[init], img_size=256, patch_size=16, num_classes=0).eval()
+    with init_empty_weights():
+        library = timm.create_model(UPSTREAM[init], img_size=256, patch_size=16, num_classes=0).eval()
     state = {k: v for k, v in upstream.state_dict().items() if not k.startswith("head.")}
-    library.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(state, library))
+    state = timm.models.vision_transformer.checkpoint_filter_fn(state, library)
+    library.load_state_dict(state, assign=True)
     images = to_tensor(draw_scene(0, 256))[None]  # [1, 3, 256, 256]
     config = upstream.pretrained_cfg
     theirs = library.forward_features(normalized(images, config["mean"], config["std"]))
@@ -67,9 +70,9 @@ def test_patch_features_are_those_of_the_library(init, tmp_path):
 
     ours = encoder.patch_features(images)
     assert (ours - theirs).abs().max() < 1e-4
-    assert (encoder.patch_features(images, 16) - theirs).abs().max() < 1e-4  # elastic: nobody looks at tokens
     if init != "mae":  # what follows depends on no weights
         return
+    assert (encoder.patch_features(images, 16) - theirs).abs().max() < 1e-4  # elastic: nobody looks at tokens
     encoder.elastic = False  # fixed: patches look at the tokens, and nothing but that changes them
     assert (encoder.patch_features(images) - theirs).abs().max() < 1e-4
     assert (encoder.patch_features(images, 16) - theirs).abs().max() > 1e-3

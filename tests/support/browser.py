@@ -33,6 +33,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tok1d.system.launch import free_port
+
 REPO = Path(__file__).resolve().parents[2]
 OUTSIDE = re.compile(r"^(https?|wss?|ftp)://(?!(localhost|127\.0\.0\.1)([:/]|$))", re.IGNORECASE)
 FLAGS = [
@@ -113,7 +115,7 @@ def _server(root: Path, own: Path) -> Iterator[Lab]:
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
     for name in ("TOK1D_HEADLESS", "PAPERMILL_OUTPUT_PATH"):
         env.pop(name, None)  # here somebody watches
-    token, port = "tok1d-test", _free_port()
+    token, port = "tok1d-test", free_port()
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={root}",
         "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
@@ -130,12 +132,6 @@ def _server(root: Path, own: Path) -> Iterator[Lab]:
         yield Lab(f"http://127.0.0.1:{port}/", token)
     finally:
         _end(server)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def _wait_for_port(port: int, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tok1d.system.launch import free_port
+
 CONF = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -88,9 +90,3 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
 
 def ask(command: list[str], env: dict[str, str]) -> str:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60).stdout
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
+from accelerate import init_empty_weights
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor, nn
 
@@ -227,17 +228,16 @@ def compare_features(
     source: str,
     names: ParamNames = ENCODER,
 ) -> dict[str, float]:
-    """Cosine [-1, 1] of our patch features with timm's own model, loaded by timm, on two smooth random
-    images.
+    """Cosine [-1, 1] of our patch features with timm's own model, loaded by timm, on a smooth random
+    image.
 
     The mean over patches, without latent tokens (least over patches too) and beside all K. Raises
     `ConfigError`.
     """
-    noise = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     side = (tokenizer.image_size, tokenizer.image_size)
-    images = F.interpolate(noise, side, mode="bicubic").clamp(0, 1).to(encoder.mean.device)  # [2, 3, H, W]
-    with torch.random.fork_rng(devices=[]):
-        theirs = library_features(tokenizer, converted.named, images)
+    images = F.interpolate(noise, side, mode="bicubic").clamp(0, 1).to(encoder.mean.device)  # [1, 3, H, W]
+    theirs = library_features(tokenizer, converted.named, images)
     training = encoder.training
     encoder.eval()
     alone, beside = (
@@ -259,10 +259,13 @@ def library_features(tokenizer: TokenizerConfig, named: dict[str, Tensor], image
     width, depth, heads = VIT_SIZES[tokenizer.encoder_size]
     init = tokenizer.encoder_init
     own = {} if init.startswith(TIMM) else dict(embed_dim=width, depth=depth, num_heads=heads)
-    model = timm_vit(timm_name(init, tokenizer.encoder_size), tokenizer, **own).to(images.device).eval()
+    with init_empty_weights(), torch.random.fork_rng(devices=[]):  # no random ones that are replaced at once
+        model = timm_vit(timm_name(init, tokenizer.encoder_size), tokenizer, **own)
     eva = isinstance(model, timm.models.eva.Eva)
     library = timm.models.eva if eva else timm.models.vision_transformer
-    model.load_state_dict(library.checkpoint_filter_fn(dict(named), model))
+    state = library.checkpoint_filter_fn(dict(named), model)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    model.to(images.device).eval()
     mean, std = (images.new_tensor(values).view(3, 1, 1) for values in statistics_of(model))
     return model.forward_features((images - mean) / std)[:, model.num_prefix_tokens :]
 

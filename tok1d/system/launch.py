@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -117,6 +119,14 @@ def wait(workers: list[subprocess.Popen], stop: list, look: Callable[[], None]) 
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port that nobody listens at, and that no system hands out before it is listened at, seconds later:
+    those begin at 32,768. Raises `OSError`.
+    """
+    while True:
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", 15_000 + secrets.randbelow(15_000)))
+                return listener.getsockname()[1]
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise

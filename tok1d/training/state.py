@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass, field
 from typing import Generic
 
@@ -63,9 +64,15 @@ class State(Generic[Model]):
     def average(self, decay: float) -> None:
         """Move the averaged weights towards the model's; what is counted, not learned, is copied."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(to_local(self.ema.parameters()), to_local(self.model.parameters()), 1 - decay)
+        averaged, learned = self._parameters
+        torch._foreach_lerp_(to_local(averaged), to_local(learned), 1 - decay)
         for mine, its in zip(self.ema.buffers(), self.model.buffers(), strict=True):
             mine.copy_(its)
+
+    @functools.cached_property
+    def _parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Averaged and learned ones; to look for them in each step takes a twentieth of a small one."""
+        return list(self.ema.parameters()), list(self.model.parameters())
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "ema": self.ema, "objective": self.objective}
