@@ -10,6 +10,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 export PATH := $(abspath $(BIN)):$(PATH)
 export MPLBACKEND := Agg
 DEMO := -f params/demo.yaml
@@ -30,8 +31,11 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@echo "== setting up $(VENV): some 200 pinned packages, some minutes the first time"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "this Python cannot make environments: on Debian, apt-get install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@awk '{ print > ("$(VENV)/requirements." NR % 2 ".txt") }' requirements.txt
+	@$(PIP) --no-compile -r $(VENV)/requirements.0.txt & first=$$!; \
+		$(PIP) --no-compile -r $(VENV)/requirements.1.txt; second=$$?; wait $$first && test $$second = 0
+	@$(PIP) -e .
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # pip would, with one processor
 	@touch $@
 
 demo: env

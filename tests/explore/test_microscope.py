@@ -104,6 +104,10 @@ def test_what_cannot_be_decoded_is_one_sentence(shipped, roads, tmp_path):
         for k in (-1, 128):
             with pytest.raises(ConfigError, match=f"there is no token {k}: type 0 … 127"):
                 ask([k])
+        with pytest.raises(ConfigError, match="no token is named: type some of 0 … 127"):
+            ask([])
+    with pytest.raises(ConfigError, match="no code is given: type some of 0 … 63999"):
+        microscope.with_code(0, [])
     with pytest.raises(ConfigError, match="there is no token 128"):
         microscope.neighbors(128)
     with pytest.raises(ConfigError, match="there is no token 128"):

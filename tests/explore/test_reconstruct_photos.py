@@ -9,8 +9,10 @@ from PIL import Image
 from workbench import REPO
 
 from tok1d.cli import main
+from tok1d.config.fields import ConfigError
 from tok1d.data.toy_roads.draw import draw_scene
 from tok1d.explore.opened import SHIPPED
+from tok1d.explore.photo import open_photo
 from tok1d.jupyter.photos import reconstruct_photos
 
 RUN = str(REPO / SHIPPED)
@@ -20,6 +22,12 @@ RUN = str(REPO / SHIPPED)
 def road(tmp_path):
     draw_scene(0, 96).save(tmp_path / "road.jpg", quality=95)
     return tmp_path / "road.jpg"
+
+
+@pytest.mark.parametrize("size", [0, -64])
+def test_a_photo_of_no_size_is_one_sentence(road, size):
+    with pytest.raises(ConfigError, match=f"{size} pixels is none: type the tokenizer's image_size"):
+        open_photo(road, size)
 
 
 def pixels(path) -> np.ndarray:

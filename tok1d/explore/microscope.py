@@ -54,6 +54,8 @@ class Microscope:
         return to_uint8(self._decode([self.checked(ids)]))[0]
 
     def _check_places(self, places: Sequence[int]) -> None:
+        if not len(places):
+            raise ConfigError(f"no token is named: type some of 0 … {len(self.ids) - 1}")
         if wrong := [k for k in places if not 0 <= k < len(self.ids)]:
             raise ConfigError(f"there is no token {wrong[0]}: type 0 … {len(self.ids) - 1}")
 
@@ -153,6 +155,10 @@ class Microscope:
     def with_code(self, k: int, codes: Sequence[int]) -> Tensor:
         """The image with other codes at token k, uint8 [B, 3, S, S]."""
         self._check_places([k])
+        if not len(codes):
+            raise ConfigError(
+                f"no code is given: type some of 0 … {self.tokenizer.quantizer.codebook_size - 1}"
+            )
         variants = [self.checked([code if j == k else i for j, i in enumerate(self.ids)]) for code in codes]
         return to_uint8(self._decode(variants))
 

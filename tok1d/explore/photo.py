@@ -20,8 +20,10 @@ OTHERS = "give a JPEG, PNG, WebP, TIFF … of 8 … 178,000,000 pixels"
 def open_photo(photo: str | Path | bytes | Image.Image, size: int, name: str = "") -> Tensor:
     """uint8 [3, size, size], with the one resize rule of training and evaluation.
 
-    `name` is what messages call bytes. Raises `ConfigError` for what is no usable image.
+    `name` is what messages call bytes. Raises `ConfigError` for what is no usable image, or no size.
     """
+    if size < 1:
+        raise ConfigError(f"an image of {size} pixels is none: type the tokenizer's image_size, such as 64")
     what = name or (str(photo) if isinstance(photo, str | Path) else "the picture")
     try:
         if isinstance(photo, bytes):
