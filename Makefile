@@ -28,7 +28,7 @@ filter:  # notebooks/*.ipynb, by .gitattributes
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "tok1d needs Python 3.11 or newer: type make PYTHON=python3.12 …"; exit 1; }
-	@echo "== setting up $(VENV): some 200 pinned packages, some minutes the first time"
+	@echo "== setting up $(VENV): some 200 pinned packages, 6 GB; minutes, the first time"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "this Python cannot make environments: on Debian, apt-get install python3-venv"; exit 1; }
 	@awk '{ print > ("$(VENV)/requirements." NR % 2 ".txt") }' requirements.txt
@@ -67,7 +67,7 @@ figures: env
 
 test: lint
 	@echo "== tests: units, notebooks through the runner, report and JupyterLab in Chromium if there is one"
-	@OMP_NUM_THREADS=1 python -m pytest -n 5 --dist loadfile --no-loadscope-reorder --durations=25
+	@OMP_NUM_THREADS=1 python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25
 	@echo "all passed"
 
 test-slow: env

@@ -73,7 +73,7 @@ def plain(tmp_path):
     return write
 
 
-# Which files `pytest -n 5 --dist loadfile` starts with, so that no worker has a long one left at the end and
+# Which files `pytest -n 4 --dist loadfile` starts with, so that no worker has a long one left at the end and
 # those that wait are beside those that compute. The tests of a file share their runs, in one worker.
 SLOW = [
     "test_processes", "test_sweep", "test_notebooks", "test_gpu_results", "test_sweep_disk", "test_priors",
