@@ -15,7 +15,7 @@ from tok1d.evaluation.runs import evaluate_run
 from tok1d.figures.series import series_of
 from tok1d.runs import RunError
 from tok1d.runs.find import find_runs
-from tok1d.sweeps.publish import BEGIN, END, PUBLISHED, cell, publish, renew, results_table
+from tok1d.sweeps.publish import BEGIN, END, PUBLISHED, cell, everywhere, publish, renew, results_table
 
 
 def test_the_readme_says_what_is_published():
@@ -42,6 +42,7 @@ def test_the_spread_of_seeds_is_said_as_what_it_is(values, says):
 def test_published_figures_name_runs_and_cards_and_no_machine():
     for file in (REPO / PUBLISHED).glob("*/*.json"):
         kept = json.loads(file.read_text())
+        assert everywhere(kept) == kept
         assert all(item.get("run", "outputs/").startswith("outputs/") for item in kept.get("drawn", ()))
         assert all(item["card"] in kept["cards"] for item in kept.get("drawn", ()))
     for file in (REPO / PUBLISHED).glob("*/*.csv"):
@@ -67,12 +68,15 @@ def sweep(figure_sweep, tmp_path):
 
 
 def test_a_sweep_is_published_with_its_numbers_and_without_its_place(sweep, tmp_path):
+    sidecar = sweep / "figures/quality.json"  # as it would be of images in a folder
+    sidecar.write_text(sidecar.read_text().replace("images of toy-roads", "images of /a/b/photos"))
     folder = publish(sweep, "Toy roads", tmp_path / "published")
     names = {path.name for path in folder.iterdir()}
     assert names == {"results.csv", "about.json", "quality.png", "quality.pdf", "quality.json"}
     for name in ("results.csv", "about.json", "quality.json"):
         text = (folder / name).read_text()
         assert str(tmp_path) not in text and "/a/b" not in text
+    assert "images of photos" in json.loads((folder / "quality.json").read_text())["caption"]
     assert "parent" in (folder / "results.csv").read_text()
     items = json.loads((folder / "quality.json").read_text())["drawn"]
     assert {item["run"] for item in items} == {f"outputs/sweep/{k}{s}" for k in "abce" for s in (0, 1)}

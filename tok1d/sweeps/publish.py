@@ -126,7 +126,7 @@ def write_files(folder: Path, sweep: Path, rows: pd.DataFrame, pictures: bool = 
             kept = read_json(file, Sidecar, again)
             for item in kept["drawn"]:
                 item |= {"run": where + Path(item["run"]).name} if "run" in item else {}
-                item |= {"series": without_folders(item["series"])} if "series" in item else {}
+            kept = {name: everywhere(value) for name, value in kept.items()}
             (folder / file.name).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         elif file.suffix in (".png", ".pdf"):
             shutil.copy(file, folder)
@@ -157,6 +157,13 @@ SWEEP_AGAIN = "delete sweep_done.json beside it, and type the 'tok1d sweep' that
 def without_folders(value: Any) -> Any:
     """`/a/b/photos` -> `photos`: what is published names no machine's folders."""
     return re.sub(r"(?<![\w/])/(?:[^\s/,]+/)*([^\s/,]+)/?", r"\1", value) if isinstance(value, str) else value
+
+
+def everywhere(value: Any) -> Any:
+    """`without_folders` of each text in lists and names with values."""
+    if isinstance(value, dict):
+        return {name: everywhere(part) for name, part in value.items()}
+    return [everywhere(part) for part in value] if isinstance(value, list) else without_folders(value)
 
 
 def about(sweep: Path, rows: pd.DataFrame, title: str) -> dict[str, Any]:
