@@ -112,3 +112,12 @@ def test_evaluate_takes_data_as_messages_about_images_say_it(monkeypatch):
     )
     assert main(["evaluate", "a", "-p", "data=photos", "-p", "metrics=psnr"]) == 0
     assert main(["evaluate", "a", "--data", "others"]) == 0 and asked == ["photos", "others"]
+
+
+def test_garbage_is_looked_for_as_ever_after_a_million_objects():
+    code = (
+        "import gc; usual = gc.get_threshold(); import tok1d; begun = gc.get_threshold()[0];"
+        "kept = [[] for _ in range(1_000_001)]; print(begun, gc.get_threshold() == usual, len(gc.callbacks))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert process.stdout.split() == ["1000000", "True", "0"], process.stderr

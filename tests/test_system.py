@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from small_run import start
 from workbench import ENV, REPO
 
 from tok1d.runs import Run, RunError
-from tok1d.system import files
+from tok1d.system import files, launch
 from tok1d.system.files import machine, remove_abandoned, replacing
 from tok1d.system.processes import locked
 from tok1d.training.checkpoints import writable
@@ -183,3 +184,13 @@ def test_a_record_after_half_a_line_is_whole(tmp_path):
     for step in (3, 4):
         run.log("timings.jsonl", {"step": step})
     assert [r["step"] for r in run.timings] == [1, 3, 4]
+
+
+def test_a_port_in_use_is_passed_over(monkeypatch):
+    free = launch.free_port()
+    assert 15_000 <= free < 30_000  # systems hand out others, while torch is imported
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        drawn = iter([taken.getsockname()[1] - 15_000, free - 15_000])
+        monkeypatch.setattr(launch.secrets, "randbelow", lambda below: next(drawn))
+        assert launch.free_port() == free
