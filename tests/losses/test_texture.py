@@ -73,8 +73,8 @@ def test_filters_see_no_brightness_and_tell_orientations_apart():
     assert filters.sum((1, 2)).abs().max() < 1e-6
     assert torch.allclose(filters.flatten(1).norm(dim=1), torch.ones(24))
     wave = torch.cos(2 * torch.pi * 0.35 * torch.arange(64.0)).expand(1, 3, 64, 64) * 0.2 + 0.5
-    across = TextureLoss().energies(wave)[0].mean((0, 2, 3))  # of the 12 pairs in luminance
-    along = TextureLoss().energies(wave.mT)[0].mean((0, 2, 3))
+    across = TextureLoss().features(wave)[0].mean((0, 2, 3))  # of the 12 pairs in luminance
+    along = TextureLoss().features(wave.mT)[0].mean((0, 2, 3))
     assert across.argmax() == 0 and along.argmax() == 3 and across[0] > 20 * along[0]
 
 

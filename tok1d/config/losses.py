@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tok1d.config.fields import Config, ConfigError
-from tok1d.config.schema import TrainConfig
+from tok1d.config.schema import LossConfig, TrainConfig
 
 LEAST_WEIGHT = 1e-6  # of all that looks at pixels: below it Adam's own epsilon is larger than the gradients
 CHOOSES = {  # weight of a loss -> the parameters that choose what it is
@@ -14,6 +14,11 @@ CHOOSES = {  # weight of a loss -> the parameters that choose what it is
     "adversarial_weight": ("discriminator", "discriminator_checkpoint", "lecam_weight"),
     "align_weight": ("align_to", "align_checkpoint"),
 }
+
+
+def has_perceptual_network(config: LossConfig) -> bool:
+    """Whether there is a perceptual loss with a trained network: `texture` has none, and needs no file."""
+    return bool(config.perceptual_weight) and config.perceptual != "texture"
 
 
 def check_losses(configs: Iterable[Config], given: dict[str, Any]) -> None:

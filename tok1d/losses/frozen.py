@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tok1d.config.losses import has_perceptual_network
 from tok1d.config.registry import TIMM
 from tok1d.config.schema import LossConfig, StartConfig, TokenizerConfig
 from tok1d.models.encoder import Encoder
@@ -36,8 +37,7 @@ ALIGN_ASKED = ParamNames("align_to", "align_size", "align_checkpoint", "align_we
 
 def loss_checkpoints(config: LossConfig) -> list[Weights]:
     """Every pretrained file that the losses of `config` need. Raises `ConfigError` if one cannot be had."""
-    learned = config.perceptual_weight and config.perceptual != "texture"
-    found = [perceptual_checkpoint(config)] if learned else []
+    found = [perceptual_checkpoint(config)] if has_perceptual_network(config) else []
     if config.adversarial_weight and config.discriminator == "features":
         start = StartConfig(encoder_checkpoint=config.discriminator_checkpoint)
         found.append(read_weights(DINO, start, DINO_ASKED))
@@ -114,3 +114,28 @@ def enlarged(images: Tensor) -> Tensor:
     """Images [B, 3, H, W], bilinearly enlarged if a side is shorter than `LEAST_SIDE`."""
     scale = LEAST_SIDE / min(images.shape[-2:])
     return images if scale <= 1 else F.interpolate(images, scale_factor=scale, mode="bilinear")
+
+
+class ImageDistance(nn.Module):
+    """The mean over a batch of the distance between the features of two images; 0 if they are equal.
+
+    `features` gives maps [B, C, h, w] of images [B, 3, H, W] in 0 … 1, `compare` the distance [B] of two
+    lists of maps. `provenance` says where the features come from: name, source, sha256.
+    """
+
+    features: Callable[[Tensor], list[Tensor]]
+    provenance: dict[str, str]
+
+    def forward(self, reconstruction: Tensor, images: Tensor) -> Tensor:
+        """Two [B, 3, H, W] in 0 … 1 -> scalar. Gradients reach the reconstruction only."""
+        return self.distances(reconstruction, images).mean()
+
+    def distances(self, reconstruction: Tensor, images: Tensor) -> Tensor:
+        """The same for each image: [B]."""
+        ours = self.features(enlarged(reconstruction))
+        with torch.no_grad():
+            theirs = self.features(enlarged(images))
+        return self.compare(ours, theirs)
+
+    def compare(self, ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
+        raise NotImplementedError

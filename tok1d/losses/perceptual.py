@@ -31,7 +31,13 @@ from torch import Tensor, nn
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import TIMM
 from tok1d.config.schema import LossConfig
-from tok1d.losses.frozen import VGG16_SHA256, Frozen, enlarged, perceptual_checkpoint, perceptual_fix_hint
+from tok1d.losses.frozen import (
+    VGG16_SHA256,
+    Frozen,
+    ImageDistance,
+    perceptual_checkpoint,
+    perceptual_fix_hint,
+)
 from tok1d.losses.texture import TextureLoss
 from tok1d.models.weights import Weights, read_file
 
@@ -40,11 +46,10 @@ EARLY = 3  # maps of vgg_early: textures and edges, in half the time of all five
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-class PerceptualLoss(nn.Module):
-    """The mean over a batch of the distance between the features of two images.
+class PerceptualLoss(ImageDistance):
+    """The distance between the features of a trained network.
 
-    `features` gives maps [B, C, h, w] of images in 0 … 1; `channels` holds a weight vector [C] for each, or
-    is empty: then all weigh the same. `provenance` says which network it is: name, source, sha256.
+    `channels` holds a weight vector [C] for each map of `features`, or is empty: then all weigh the same.
     """
 
     def __init__(self, features: nn.Module, channels: list[Tensor], provenance: dict[str, str]):
@@ -55,19 +60,11 @@ class PerceptualLoss(nn.Module):
         for i, weight in enumerate(channels):
             self.register_buffer(f"channels_{i}", weight.view(1, -1, 1, 1), persistent=False)
 
-    def forward(self, reconstruction: Tensor, images: Tensor) -> Tensor:
-        """Two [B, 3, H, W] in 0 … 1 -> scalar. Gradients reach the reconstruction only."""
-        return self.distances(reconstruction, images).mean()
-
-    def distances(self, reconstruction: Tensor, images: Tensor) -> Tensor:
-        """The same for each image: [B]."""
-        ours = self.features(enlarged(reconstruction))
-        with torch.no_grad():
-            theirs = self.features(enlarged(images))
+    def compare(self, ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
         places = [(unit(a) - unit(b)).square() for a, b in zip(ours, theirs, strict=True)]  # [B, C, h, w]
         if self.count:
             places = [d * getattr(self, f"channels_{i}") for i, d in enumerate(places)]
-        total = sum((d.sum(1).mean((1, 2)) for d in places), images.new_zeros(()))
+        total = sum((d.sum(1).mean((1, 2)) for d in places), places[0].new_zeros(()))
         return total if self.count else total / len(places)
 
 
@@ -123,7 +120,7 @@ class Standardise(nn.Module):
         return (images - self.mean) / self.std
 
 
-def build_perceptual(config: LossConfig) -> PerceptualLoss | TextureLoss:
+def build_perceptual(config: LossConfig) -> ImageDistance:
     """The loss that `config.perceptual` names, with its pretrained weights if it has any.
 
     Leaves the random numbers of others as they are. Raises `ConfigError` if a file cannot be had or does not

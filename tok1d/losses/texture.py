@@ -20,9 +20,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from tok1d.losses.frozen import enlarged
+from tok1d.losses.frozen import ImageDistance
 
 SIDE = 7  # pixels of a filter
 FREQUENCIES = (0.35, 0.2)  # waves a pixel
@@ -35,8 +35,8 @@ FAINT, FLAT = 0.02, 0.1  # of a filter's mean energy in an image: less is alike 
 EPS = 1e-4  # energy that every image has: a hundredth of the range
 
 
-class TextureLoss(nn.Module):
-    """The mean over a batch of the distance between the textures of two images; 0 if they are equal.
+class TextureLoss(ImageDistance):
+    """The distance between the textures of two images.
 
     It needs no file: the same numbers in every process and on every machine.
     """
@@ -59,24 +59,16 @@ class TextureLoss(nn.Module):
         self.register_buffer("opponent", unit[:, :, None, None], persistent=False)
         self.register_buffer("weights", weights[:, None, None], persistent=False)
 
-    def forward(self, reconstruction: Tensor, images: Tensor) -> Tensor:
-        """Two [B, 3, H, W] in 0 … 1 -> scalar. Gradients reach the reconstruction only."""
-        return self.distances(reconstruction, images).mean()
-
-    def distances(self, reconstruction: Tensor, images: Tensor) -> Tensor:
-        """The same for each image: [B]."""
-        ours = self.energies(enlarged(reconstruction))
-        with torch.no_grad():
-            theirs = self.energies(enlarged(images))
-        total = images.new_zeros(len(images), dtype=torch.float32)
-        for a, b in zip(ours, theirs, strict=True):  # [B, C, h, w]
+    def compare(self, ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
+        total = theirs[0].new_zeros(len(theirs[0]))
+        for a, b in zip(ours, theirs, strict=True):
             mean = b.mean((2, 3), keepdim=True) + EPS
             difference = (a + FAINT * mean).sqrt() - (b + FAINT * mean).sqrt()
             weights = self.weights[: b.shape[1]]
             total = total + (weights * difference.square() / (b + FLAT * mean)).mean((1, 2, 3))
         return total / OCTAVES
 
-    def energies(self, images: Tensor) -> list[Tensor]:
+    def features(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] -> the mean square of each pair in each window, [B, C, h, w] float32, at each size."""
         x, found = F.conv2d(images, self.opponent.to(images.dtype)), []
         for octave in range(OCTAVES):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tok1d.config.fields import Config, ConfigError
 from tok1d.config.generation import PriorConfig
+from tok1d.config.losses import has_perceptual_network
 from tok1d.config.notebooks import GenerateParams, TrainParams
 from tok1d.config.peers import is_peer
 from tok1d.config.schema import DataConfig, EvalConfig, LossConfig, StartConfig, TokenizerConfig
@@ -72,7 +73,7 @@ def training_flops(cell: Cell) -> float:
 
     config = cell.of_tokenizer
     image = 3 * forward_flops(config.tokenizer)  # backwards costs twice as much
-    if config.train.perceptual_weight and config.train.perceptual != "texture":
+    if has_perceptual_network(config.train):
         image += 3 * vgg_flops(config.tokenizer.image_size)  # of image and reconstruction, backwards of one
     return image * cell.train.batch_size * cell.train.steps
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from tok1d.config.fields import ConfigError
 from tok1d.config.registry import METRICS
 from tok1d.config.schema import EvalConfig, LossConfig
-from tok1d.losses.perceptual import PerceptualLoss, build_perceptual
-from tok1d.losses.texture import TextureLoss
+from tok1d.losses.frozen import ImageDistance
+from tok1d.losses.perceptual import build_perceptual
 
 WINDOW, SIGMA = 11, 1.5  # pixels; Wang et al. 2004
 C1, C2 = 0.01**2, 0.03**2
@@ -167,7 +167,7 @@ def build_image_metrics(
     return found, warnings
 
 
-def lpips(config: EvalConfig) -> PerceptualLoss | TextureLoss:
+def lpips(config: EvalConfig) -> ImageDistance:
     """The loss of that name, as a measure. Raises `ConfigError`, which names the parameter of evaluations."""
     try:
         return build_perceptual(LossConfig(perceptual="lpips", perceptual_checkpoint=config.lpips_checkpoint))
